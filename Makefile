@@ -1,0 +1,35 @@
+SHELL := /bin/bash
+GO ?= go
+export GOFLAGS ?= -buildvcs=false
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.DEFAULT_GOAL := help
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+demo: comfyui build ## Set everything up, run a real workflow, leave images in demo/ and everything running
+	@scripts/demo.sh
+
+test: ## Set everything up and run every test
+	@scripts/test.sh
+
+comfyui: ## Prepare a real ComfyUI on the CPU for demo and tests (a test tool, not for production)
+	@scripts/comfyui.sh >/dev/null
+
+build: ## bin/comfyd, with the embedded Temporal server
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/comfyd ./cmd/comfyd
+
+build-slim: ## bin/comfyd-slim, for a Temporal cluster of your own: a tenth of the size
+	$(GO) build -tags noembedded -ldflags '$(LDFLAGS)' -o bin/comfyd-slim ./cmd/comfyd
+
+lint: ## gofmt, vet, staticcheck, workflowcheck
+	@scripts/lint.sh
+
+fuzz: ## Fuzz the graph parser for a minute
+	cd comfy && $(GO) test -run '^$$' -fuzz FuzzParseGraph -fuzztime 60s .
+
+clean: ## Remove what was built (data stays)
+	rm -rf bin demo
+
+.PHONY: help demo test comfyui build build-slim lint fuzz clean

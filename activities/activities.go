@@ -1,0 +1,83 @@
+// Package activities holds the three steps of a job that touch the world: WarmUp finds a backend that is well and can
+// run the graph, Prompt carries the graph to its end there, Collect moves what it made into the store. Each of them may
+// be run again at any time and picks up where the last attempt stopped.
+package activities
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// Store is what the activities need of the blob store.
+type Store interface {
+	PutHashed(ctx context.Context, prefix string, r io.Reader) (comfy.Blob, error)
+	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
+}
+
+// Limits are the server's defaults for jobs that bring none of their own.
+type Limits struct {
+	Start time.Duration // from submission until the prompt runs
+	Run   time.Duration // from then to its end
+	Stall time.Duration // without any sign of life in between
+}
+
+// Options of the activities.
+type Options struct {
+	// Backends in order of preference. A worker runs prompts on these alone.
+	Backends []backend.Backend
+	// Elsewhere tells of pools that other workers serve; nil where there are none.
+	Elsewhere func(ctx context.Context) ([]backend.Pool, error)
+	// Closed tells whether a workflow run has ended.
+	Closed func(ctx context.Context, e Execution) (bool, error)
+	Store  Store
+	Limits Limits
+	Log    logrus.FieldLogger
+}
+
+// Activities are registered with a Temporal worker under the names in package comfy.
+type Activities struct {
+	o       Options
+	janitor *janitor
+}
+
+// New makes the activities. Close them when the workers have stopped.
+func New(o Options) *Activities {
+	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log)}
+}
+
+// Close waits for the clean-up of jobs that have ended, as long as ctx allows.
+func (a *Activities) Close(ctx context.Context) { a.janitor.close(ctx) }
+
+// Execution is one run of a workflow.
+type Execution struct{ WorkflowID, RunID string }
+
+// Job is what every activity is told about the job.
+type Job struct {
+	ID string `json:"id"`
+	// RunID is the workflow's original run: it survives a reset, and differs when an ID is used again.
+	RunID   string        `json:"run_id"`
+	Request comfy.Request `json:"request"`
+}
+
+// Placement is where a job runs, and under which limits.
+type Placement struct {
+	Pool         backend.Pool  `json:"pool"`
+	StartTimeout time.Duration `json:"start_timeout"`
+	RunTimeout   time.Duration `json:"run_timeout"`
+	StallTimeout time.Duration `json:"stall_timeout"`
+}
+
+func (a *Activities) backend(pool string) backend.Backend {
+	for _, b := range a.o.Backends {
+		if b.Pool().Name == pool {
+			return b
+		}
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package activities
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// maxInlineText is how much of a text travels in the result; a longer one lies in the store.
+const maxInlineText = 8 << 10
+
+// CollectInput is what a prompt has made.
+type CollectInput struct {
+	JobID   string          `json:"job_id"`
+	Outcome backend.Outcome `json:"outcome"`
+	// StripMetadata removes the graph from PNG and WebP files.
+	StripMetadata bool `json:"strip_metadata,omitempty"`
+}
+
+// Collected are the outputs, stored whole.
+type Collected struct {
+	Images []comfy.Output `json:"images,omitempty"`
+	Files  []comfy.Output `json:"files,omitempty"`
+	Texts  []comfy.Text   `json:"texts,omitempty"`
+}
+
+// Collect moves the outputs of a prompt from its backend into the store, each whole or not at all. It may run again:
+// what is there already is not written twice. Errors: OutputLost where the backend no longer has a file or hands out a
+// broken one, Storage where the store does not take it; both are tried again by Temporal first.
+func (a *Activities) Collect(ctx context.Context, in CollectInput) (*Collected, error) {
+	b := a.backend(in.Outcome.Handle.Pool)
+	if b == nil {
+		return nil, again(backend.Errorf(comfy.OutputLost, "this worker does not serve the pool %q, whose outputs are to be collected", in.Outcome.Handle.Pool))
+	}
+	stop := each(heartbeatEvery, func(time.Time) { activity.RecordHeartbeat(ctx) })
+	defer stop()
+
+	var c Collected
+	for _, f := range in.Outcome.Files {
+		o, err := a.collect(ctx, b, in, f)
+		if err != nil {
+			return nil, again(err)
+		}
+		if strings.HasPrefix(o.ContentType, "image/") {
+			c.Images = append(c.Images, *o)
+		} else {
+			c.Files = append(c.Files, *o)
+		}
+	}
+	for _, t := range in.Outcome.Texts {
+		o, err := a.text(ctx, in.JobID, t)
+		if err != nil {
+			return nil, again(err)
+		}
+		c.Texts = append(c.Texts, *o)
+	}
+	return &c, nil
+}
+
+// collect stores one file.
+func (a *Activities) collect(ctx context.Context, b backend.Backend, in CollectInput, f backend.File) (*comfy.Output, error) {
+	body, size, err := a.open(ctx, b, in.Outcome.Handle, f)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	look := newInspector(f.Filename, size)
+	src := look.reader(body)
+	if in.StripMetadata {
+		if src, err = stripMetadata(src); err != nil {
+			return nil, lost(f, err)
+		}
+	}
+	stored := storing{src: src}
+	blob, err := a.o.Store.PutHashed(ctx, outputPrefix(in.JobID), &stored)
+	switch {
+	case stored.err != nil:
+		return nil, lost(f, stored.err)
+	case err != nil:
+		return nil, &backend.Error{Code: comfy.Storage, Message: "the store did not take an output of node " + f.NodeID, NodeID: f.NodeID, Cause: err}
+	}
+	return &comfy.Output{
+		Filename: path.Base(f.Filename), Subfolder: f.Subfolder, Ref: blob.Key, NodeID: f.NodeID,
+		ContentType: look.contentType(), SizeBytes: blob.Size, SHA256: blob.SHA256,
+		Width: look.width, Height: look.height, Temp: f.Folder == "temp",
+	}, nil
+}
+
+func (a *Activities) open(ctx context.Context, b backend.Backend, h backend.Handle, f backend.File) (io.ReadCloser, int64, error) {
+	if f.Blob == nil {
+		return b.Open(ctx, h, f)
+	}
+	r, err := a.o.Store.Open(ctx, f.Blob.Key, 0, -1)
+	if err != nil {
+		return nil, 0, &backend.Error{Code: comfy.Storage, Message: "the store lost an output of node " + f.NodeID, NodeID: f.NodeID, Cause: err}
+	}
+	return r, f.Blob.Size, nil
+}
+
+func (a *Activities) text(ctx context.Context, jobID string, t backend.Text) (*comfy.Text, error) {
+	o := &comfy.Text{NodeID: t.NodeID, Size: int64(len(t.Text))}
+	if len(t.Text) <= maxInlineText {
+		o.Text = t.Text
+		return o, nil
+	}
+	blob, err := a.o.Store.PutHashed(ctx, outputPrefix(jobID), bytes.NewReader([]byte(t.Text)))
+	if err != nil {
+		return nil, &backend.Error{Code: comfy.Storage, Message: "the store did not take a text of node " + t.NodeID, NodeID: t.NodeID, Cause: err}
+	}
+	o.Ref = blob.Key
+	return o, nil
+}
+
+// lost says that an output cannot be had whole.
+func lost(f backend.File, err error) error {
+	var be *backend.Error
+	if errors.As(err, &be) {
+		return be
+	}
+	return &backend.Error{
+		Code: comfy.OutputLost, NodeID: f.NodeID, Cause: err,
+		Message: fmt.Sprintf("the file %q of node %s could not be fetched whole: %v", f.Filename, f.NodeID, err),
+	}
+}
+
+// storing remembers an error of the source, so that it is not taken for one of the store.
+type storing struct {
+	src io.Reader
+	err error
+}
+
+func (s *storing) Read(p []byte) (int, error) {
+	n, err := s.src.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}

@@ -1,0 +1,52 @@
+package activities
+
+import (
+	"errors"
+
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// Failure is what an activity's application error carries as its details; the error's type is the Code.
+type Failure struct {
+	comfy.Failure
+	// Again says that another submission may do better.
+	Again bool `json:"again,omitempty"`
+	// Ran says that a prompt had started before it was lost, so that the next one counts as a retry.
+	Ran bool `json:"ran,omitempty"`
+}
+
+// fail ends the activity for good: the workflow decides what follows.
+func fail(err error) error { return appError(failureOf(err), err, true) }
+
+// again lets Temporal run the activity again by its retry policy.
+func again(err error) error { return appError(failureOf(err), err, false) }
+
+// over ends the job: another submission would meet the same limit.
+func over(err error) error {
+	f := failureOf(err)
+	f.Again = false
+	return appError(f, err, true)
+}
+
+func appError(f Failure, cause error, final bool) error {
+	o := temporal.ApplicationErrorOptions{NonRetryable: final, Cause: cause, Details: []any{f}}
+	if !final {
+		o.Category = temporal.ApplicationErrorCategoryBenign // expected while waiting: no error lines, no error metrics
+	}
+	return temporal.NewApplicationErrorWithOptions(f.Message, string(f.Code), o)
+}
+
+func failureOf(err error) Failure {
+	var b *backend.Error
+	if !errors.As(err, &b) {
+		return Failure{Failure: comfy.Failure{Code: comfy.Internal, Message: "comfyd failed: " + err.Error()}}
+	}
+	return Failure{
+		Failure: comfy.Failure{Code: b.Code, Message: b.Message, NodeID: b.NodeID, NodeErrors: b.NodeErrors},
+		Again:   b.Code == comfy.BackendLost || b.Code == comfy.BackendUnavailable || b.Code == comfy.OutputLost || b.Code == comfy.Timeout,
+		Ran:     b.Ran,
+	}
+}

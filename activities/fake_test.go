@@ -1,0 +1,154 @@
+package activities_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.uber.org/goleak"
+
+	"github.com/comfyd/comfyd/activities"
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// double is a Backend whose methods a test scripts.
+type double struct {
+	ready  func() error
+	run    func(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (*backend.Outcome, error)
+	open   func(f backend.File) (io.ReadCloser, int64, error)
+	cancel func(h backend.Handle) error
+
+	mu       sync.Mutex
+	canceled []backend.Handle
+	released []backend.Handle
+}
+
+func (d *double) Pool() backend.Pool            { return backend.Pool{Name: "url", Kind: "url", Slots: 2} }
+func (d *double) Servers() []backend.Server     { return nil }
+func (d *double) Refresh(context.Context) error { return nil }
+func (d *double) Close() error                  { return nil }
+
+func (d *double) Ready(context.Context, *backend.Prompt) error {
+	if d.ready == nil {
+		return nil
+	}
+	return d.ready()
+}
+
+func (d *double) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+	return d.run(ctx, p, h, rec)
+}
+
+func (d *double) Cancel(_ context.Context, h backend.Handle) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.canceled = append(d.canceled, h)
+	return nil
+}
+
+func (d *double) Open(_ context.Context, _ backend.Handle, f backend.File) (io.ReadCloser, int64, error) {
+	return d.open(f)
+}
+
+func (d *double) Release(_ context.Context, h backend.Handle, _ []backend.File) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.released = append(d.released, h)
+	return nil
+}
+
+var _ backend.Backend = (*double)(nil)
+
+// memory is a Store.
+type memory struct {
+	mu    sync.Mutex
+	blobs map[string][]byte
+	err   error
+}
+
+func (m *memory) PutHashed(_ context.Context, prefix string, r io.Reader) (comfy.Blob, error) {
+	b, err := io.ReadAll(r)
+	if err == nil {
+		err = m.err
+	}
+	if err != nil {
+		return comfy.Blob{}, err
+	}
+	sum := sha256.Sum256(b)
+	key := prefix + hex.EncodeToString(sum[:])
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.blobs[key] = b
+	return comfy.Blob{Key: key, Size: int64(len(b)), SHA256: hex.EncodeToString(sum[:])}, nil
+}
+
+func (m *memory) Open(_ context.Context, key string, _, _ int64) (io.ReadCloser, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.blobs[key]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+// bench is one set of activities over doubles, in Temporal's test environment.
+type bench struct {
+	env    *testsuite.TestActivityEnvironment
+	double *double
+	store  *memory
+	closed bool // what Temporal says of the job
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	var suite testsuite.WorkflowTestSuite
+	b := &bench{env: suite.NewTestActivityEnvironment(), double: &double{}, store: &memory{blobs: map[string][]byte{}}}
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	a := activities.New(activities.Options{
+		Backends: []backend.Backend{b.double}, Store: b.store, Log: log,
+		Limits: activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
+		Closed: func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
+	})
+	for name, f := range map[string]any{comfy.ActivityWarmUp: a.WarmUp, comfy.ActivityPrompt: a.Prompt, comfy.ActivityCollect: a.Collect} {
+		b.env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
+	}
+	t.Cleanup(func() { a.Close(context.Background()) })
+	return b
+}
+
+func (b *bench) do(t *testing.T, name string, in, out any) error {
+	t.Helper()
+	v, err := b.env.ExecuteActivity(name, in)
+	if err != nil {
+		return err
+	}
+	require.NoError(t, v.Get(out))
+	return nil
+}
+
+// failure reads an activity's typed error.
+func failure(t *testing.T, err error) (f activities.Failure, final bool) {
+	t.Helper()
+	var app *temporal.ApplicationError
+	require.True(t, errors.As(err, &app), "an application error, not %v", err)
+	require.NoError(t, app.Details(&f))
+	require.Equal(t, string(f.Code), app.Type())
+	return f, app.NonRetryable()
+}

@@ -1,0 +1,138 @@
+package activities
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// heartbeatEvery keeps a prompt's progress fresh for readers; the worker's heartbeat timeout is a few times longer.
+const heartbeatEvery = time.Second
+
+// Heartbeat is what the Prompt activity says while it runs. The next attempt finds the prompt by it, and
+// GET /status reads the progress from it without asking any worker.
+type Heartbeat struct {
+	Handle *backend.Handle `json:"handle,omitempty"`
+	Update *backend.Update `json:"update,omitempty"`
+	// RunningSince is when the prompt was first seen to run; its time limit counts from here, across attempts.
+	RunningSince time.Time `json:"running_since,omitzero"`
+}
+
+// recorder is the activity's side of backend.Recorder.
+type recorder struct {
+	ctx    context.Context
+	store  Store
+	prefix string
+
+	mu    sync.Mutex
+	state Heartbeat
+}
+
+// newRecorder goes on where the last attempt's heartbeats stopped.
+func newRecorder(ctx context.Context, s Store, prefix string) *recorder {
+	r := &recorder{ctx: ctx, store: s, prefix: prefix}
+	if activity.HasHeartbeatDetails(ctx) {
+		// Details that cannot be read are those of another version: the prompt's ID finds it all the same.
+		_ = activity.GetHeartbeatDetails(ctx, &r.state)
+	}
+	return r
+}
+
+// Handle makes the handle durable. It is the activity's first heartbeat, which the SDK sends at once and waits for;
+// where it fails, the SDK ends the context, and so does this.
+func (r *recorder) Handle(ctx context.Context, h backend.Handle) error {
+	r.mu.Lock()
+	r.state.Handle = &h
+	s := r.state
+	r.mu.Unlock()
+	activity.RecordHeartbeat(r.ctx, s)
+	if r.ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
+	return ctx.Err()
+}
+
+// Progress keeps the newest word for the next heartbeat.
+func (r *recorder) Progress(u backend.Update) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state.Update = &u
+	if u.Running && r.state.RunningSince.IsZero() {
+		r.state.RunningSince = time.Now()
+	}
+}
+
+// Store keeps bytes that the backend hands out only once.
+func (r *recorder) Store(ctx context.Context, body io.Reader) (comfy.Blob, error) {
+	return r.store.PutHashed(ctx, r.prefix, body)
+}
+
+func (r *recorder) handle() *backend.Handle {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Handle
+}
+
+func (r *recorder) running() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.state.RunningSince.IsZero()
+}
+
+// limits of a prompt; stop ends its context with the reason.
+type limits struct {
+	startBy  time.Time
+	deadline time.Time
+	run      time.Duration
+	stop     context.CancelCauseFunc
+}
+
+func (l limits) check(now, since time.Time) {
+	switch {
+	case since.IsZero() && now.After(l.startBy):
+		l.stop(errStartLimit)
+	case !since.IsZero() && (now.Sub(since) > l.run || now.After(l.deadline)):
+		l.stop(errRunLimit)
+	}
+}
+
+// beat sends a heartbeat each second, from the first handle on, and watches the limits, until stop is called.
+func (r *recorder) beat(l limits) (stop func()) {
+	return each(heartbeatEvery, func(now time.Time) {
+		r.mu.Lock()
+		s := r.state
+		r.mu.Unlock()
+		if s.Handle != nil {
+			activity.RecordHeartbeat(r.ctx, s)
+		}
+		l.check(now, s.RunningSince)
+	})
+}
+
+// each calls f at every tick until stop is called, which waits for a call under way.
+func each(d time.Duration, f func(now time.Time)) (stop func()) {
+	quit, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		tick := time.NewTicker(d)
+		defer tick.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case now := <-tick.C:
+				f(now)
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-gone
+	}
+}

@@ -1,0 +1,138 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// cancelTimeout bounds how long a prompt that must stop is waited for. ComfyUI can stop only between nodes or at a
+// progress tick: one that is inside a long node ends later by itself, and its result is thrown away.
+const cancelTimeout = 15 * time.Second
+
+// Why a prompt is stopped by its own limits, as causes of the context that it runs under.
+var (
+	errStartLimit = errors.New("time to start is over")
+	errRunLimit   = errors.New("time to run is over")
+)
+
+// PromptInput is one submission of a job.
+type PromptInput struct {
+	Job        Job       `json:"job"`
+	Placement  Placement `json:"placement"`
+	Submission int       `json:"submission"`
+	// StartBy is when the prompt must have started.
+	StartBy time.Time `json:"start_by"`
+	// Deadline is when it must have ended, whatever attempt this is.
+	Deadline time.Time `json:"deadline"`
+	// Fresh asks that nothing comes from ComfyUI's cache.
+	Fresh bool `json:"fresh,omitempty"`
+}
+
+// PromptID names the n-th submission of a job on a backend: a canonical lower-case UUID (newer ComfyUI servers accept
+// nothing else) that no other run of the job, and no other submission, ever has, so that an old result cannot be taken
+// for a new one.
+func PromptID(job Job, n int) string {
+	return uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "comfyd:%s/%s/%d", job.ID, job.RunID, n)).String()
+}
+
+// Prompt carries a submission from post to end, and so holds a slot of its backend as long as the backend works for it.
+// Its first heartbeat makes the handle durable before the prompt is posted; an attempt after a worker's death
+// re-attaches by it. Its errors carry a [Failure] and are final for the activity: what follows is the workflow's
+// decision. The one that is not says that this worker lets go of a prompt that runs on.
+func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outcome, error) {
+	b := a.backend(in.Placement.Pool.Name)
+	if b == nil {
+		return nil, fail(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
+	}
+	p, err := a.prompt(ctx, in.Job, in.Submission, in.Fresh)
+	if err != nil {
+		return nil, err
+	}
+	p.StallTimeout = in.Placement.StallTimeout
+
+	run, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	rec := newRecorder(run, a.o.Store, outputPrefix(in.Job.ID))
+	quiet := rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})
+	out, err := a.carry(run, b, p, rec)
+	quiet()
+
+	if h := rec.handle(); h != nil {
+		var files []backend.File
+		if out != nil {
+			files = out.Files
+		}
+		a.janitor.later(cleanup{backend: b, handle: *h, files: files, workflow: execution(ctx)})
+	}
+	switch {
+	case err == nil:
+		return out, nil
+	case run.Err() != nil:
+		return nil, a.stopped(ctx, context.Cause(run), b, rec, in)
+	}
+	var be *backend.Error
+	if errors.As(err, &be) && rec.running() {
+		be.Ran = true // the last word of an earlier attempt, too
+	}
+	return nil, fail(err)
+}
+
+// carry runs the prompt, or goes on with the one that an earlier attempt has posted.
+func (a *Activities) carry(ctx context.Context, b backend.Backend, p *backend.Prompt, rec *recorder) (*backend.Outcome, error) {
+	h := rec.handle()
+	if h != nil || activity.GetInfo(ctx).Attempt == 1 {
+		return b.Run(ctx, p, h, rec)
+	}
+	// The earlier attempt has left no handle: either it died before it posted, or the heartbeat that held the handle
+	// never arrived. The prompt's ID is known all the same, so any server that has it is found.
+	out, err := b.Run(ctx, p, &backend.Handle{Pool: b.Pool().Name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
+	var be *backend.Error
+	if errors.As(err, &be) && be.Code == comfy.BackendLost && !be.Ran {
+		return b.Run(ctx, p, nil, rec)
+	}
+	return out, err
+}
+
+// stopped says what the end of an activity's context means for the prompt. It is stopped only where its job is over:
+// canceled, past its limits, or closed behind our back. A worker that shuts down, a lost connection to Temporal or a
+// successor that has taken over merely end this attempt.
+func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend, rec *recorder, in PromptInput) error {
+	var result error
+	switch {
+	case errors.Is(cause, errRunLimit):
+		result = over(backend.Errorf(comfy.Timeout, "the job ran longer than its limit of %s; raise timeout_seconds, or make the workflow smaller", in.Placement.RunTimeout))
+	case errors.Is(cause, errStartLimit):
+		result = over(backend.Errorf(comfy.BackendUnavailable, "the job waited for a GPU longer than its limit of %s", in.Placement.StartTimeout))
+	case temporal.IsCanceledError(cause):
+		result = temporal.NewCanceledError()
+	default:
+		closed, err := a.o.Closed(context.WithoutCancel(ctx), execution(ctx))
+		if err != nil || !closed {
+			return again(fmt.Errorf("this worker lets go of the prompt, which runs on: %w", cause))
+		}
+		result = fmt.Errorf("the job is closed: %w", cause)
+	}
+	if h := rec.handle(); h != nil {
+		ctx, done := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
+		defer done()
+		if err := b.Cancel(ctx, *h); err != nil {
+			a.o.Log.WithError(err).WithField("call_id", in.Job.ID).Warn("the prompt could not be stopped in time; what it makes is thrown away")
+		}
+	}
+	return result
+}
+
+// execution is the workflow run that an activity belongs to.
+func execution(ctx context.Context) Execution {
+	w := activity.GetInfo(ctx).WorkflowExecution
+	return Execution{WorkflowID: w.ID, RunID: w.RunID}
+}

@@ -1,0 +1,187 @@
+package activities_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/comfyd/comfyd/activities"
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+var job = activities.Job{ID: "job-1", RunID: "run-1", Request: comfy.Request{
+	Workflow: json.RawMessage(`{"1":{"class_type":"EmptyImage","inputs":{"width":64}},"2":{"class_type":"SaveImage","inputs":{"images":["1",0]}}}`),
+}}
+
+func promptInput() activities.PromptInput {
+	return activities.PromptInput{
+		Job: job, Submission: 1, StartBy: time.Now().Add(time.Hour), Deadline: time.Now().Add(2 * time.Hour),
+		Placement: activities.Placement{Pool: backend.Pool{Name: "url"}, RunTimeout: time.Hour, StartTimeout: time.Hour, StallTimeout: time.Minute},
+	}
+}
+
+func handle(p *backend.Prompt) backend.Handle {
+	return backend.Handle{Pool: "url", Server: "http://gpu", PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}
+}
+
+func TestPromptIDIsCanonicalAndOfThisSubmissionAlone(t *testing.T) {
+	id := activities.PromptID(job, 1)
+	parsed, err := uuid.Parse(id)
+	require.NoError(t, err)
+	require.Equal(t, parsed.String(), id)
+	require.Equal(t, id, activities.PromptID(job, 1), "an attempt after a crash finds it again")
+	for _, other := range []string{
+		activities.PromptID(job, 2),
+		activities.PromptID(activities.Job{ID: "job-1", RunID: "run-2"}, 1),
+		activities.PromptID(activities.Job{ID: "job-2", RunID: "run-1"}, 1),
+	} {
+		require.NotEqual(t, id, other)
+	}
+}
+
+func TestPromptMakesTheHandleDurableFirst(t *testing.T) {
+	b := newBench(t)
+	beats := make(chan activities.Heartbeat, 1)
+	b.env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+		var hb activities.Heartbeat
+		if details.Get(&hb) == nil {
+			beats <- hb
+		}
+	})
+	b.double.run = func(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+		require.Nil(t, h)
+		require.Equal(t, activities.PromptID(job, 1), p.ID)
+		require.NoError(t, rec.Handle(ctx, handle(p)))
+		select {
+		case hb := <-beats:
+			require.Equal(t, handle(p), *hb.Handle)
+		case <-time.After(5 * time.Second):
+			t.Error("the handle is not in a heartbeat")
+		}
+		return &backend.Outcome{Handle: handle(p), Cached: true}, nil
+	}
+	var out backend.Outcome
+	require.NoError(t, b.do(t, comfy.ActivityPrompt, promptInput(), &out))
+	require.True(t, out.Cached)
+}
+
+func TestPromptReattachesByTheHeartbeat(t *testing.T) {
+	b := newBench(t)
+	h := backend.Handle{Pool: "url", Server: "http://gpu", PromptID: activities.PromptID(job, 1), JobID: "job-1", Submission: 1}
+	b.env.SetHeartbeatDetails(activities.Heartbeat{Handle: &h, RunningSince: time.Now()})
+	b.double.run = func(_ context.Context, _ *backend.Prompt, got *backend.Handle, _ backend.Recorder) (*backend.Outcome, error) {
+		require.Equal(t, &h, got)
+		return nil, backend.Errorf(comfy.BackendLost, "the server has forgotten it")
+	}
+	f, final := failure(t, b.do(t, comfy.ActivityPrompt, promptInput(), nil))
+	require.Equal(t, comfy.BackendLost, f.Code)
+	require.True(t, final, "the workflow decides about the next submission")
+	require.True(t, f.Again)
+	require.True(t, f.Ran, "an earlier attempt has seen it run")
+}
+
+func TestPromptStopsAtItsLimits(t *testing.T) {
+	for name, c := range map[string]struct {
+		in      func(*activities.PromptInput)
+		running bool
+		code    comfy.Code
+	}{
+		"run":      {func(in *activities.PromptInput) { in.Placement.RunTimeout = time.Second }, true, comfy.Timeout},
+		"deadline": {func(in *activities.PromptInput) { in.Deadline = time.Now() }, true, comfy.Timeout},
+		"start":    {func(in *activities.PromptInput) { in.StartBy = time.Now() }, false, comfy.BackendUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.double.run = func(ctx context.Context, p *backend.Prompt, _ *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+				require.NoError(t, rec.Handle(ctx, handle(p)))
+				rec.Progress(backend.Update{Running: c.running})
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			in := promptInput()
+			c.in(&in)
+			f, final := failure(t, b.do(t, comfy.ActivityPrompt, in, nil))
+			require.Equal(t, c.code, f.Code)
+			require.True(t, final)
+			require.False(t, f.Again, "another submission would meet the same limit")
+			require.Len(t, b.double.canceled, 1, "nothing runs on after the end of its job")
+		})
+	}
+}
+
+func TestPromptDetachesWhenItsWorkerStops(t *testing.T) {
+	for name, closed := range map[string]bool{"the job goes on": false, "the job is closed": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.closed = closed
+			ctx, stop := context.WithCancelCause(context.Background())
+			b.env.SetWorkerOptions(worker.Options{BackgroundActivityContext: ctx})
+			b.double.run = func(ctx context.Context, p *backend.Prompt, _ *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+				require.NoError(t, rec.Handle(ctx, handle(p)))
+				stop(errors.New("worker is now shutdown"))
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			err := b.do(t, comfy.ActivityPrompt, promptInput(), nil)
+			require.Error(t, err)
+			if closed {
+				require.Len(t, b.double.canceled, 1)
+				return
+			}
+			var app *temporal.ApplicationError
+			require.ErrorAs(t, err, &app)
+			require.False(t, app.NonRetryable(), "another worker goes on with it")
+			require.Empty(t, b.double.canceled, "the prompt runs on")
+		})
+	}
+}
+
+func TestWarmUp(t *testing.T) {
+	b := newBench(t)
+	var p activities.Placement
+	require.NoError(t, b.do(t, comfy.ActivityWarmUp, job, &p))
+	require.Equal(t, "url", p.Pool.Name)
+	require.Equal(t, time.Hour, p.RunTimeout)
+
+	short := job
+	short.Request.TimeoutSeconds = 7
+	require.NoError(t, b.do(t, comfy.ActivityWarmUp, short, &p))
+	require.Equal(t, 7*time.Second, p.RunTimeout)
+
+	b.double.ready = func() error { return backend.Errorf(comfy.BackendUnavailable, "http://gpu: connection refused") }
+	f, final := failure(t, b.do(t, comfy.ActivityWarmUp, job, nil))
+	require.Equal(t, comfy.BackendUnavailable, f.Code)
+	require.False(t, final, "Temporal asks again")
+	require.Contains(t, f.Message, "connection refused")
+
+	b.double.ready = func() error { return backend.Errorf(comfy.InvalidWorkflow, "no such node") }
+	f, final = failure(t, b.do(t, comfy.ActivityWarmUp, job, nil))
+	require.Equal(t, comfy.InvalidWorkflow, f.Code)
+	require.True(t, final)
+
+	other := job
+	other.Request.Backend = "elsewhere"
+	f, final = failure(t, b.do(t, comfy.ActivityWarmUp, other, nil))
+	require.Equal(t, comfy.BackendUnavailable, f.Code)
+	require.False(t, final)
+}
+
+func TestWarmUpRefusesAGraphThatIsNone(t *testing.T) {
+	b := newBench(t)
+	bad := job
+	bad.Request.Workflow = json.RawMessage(`{"1":{"class_type":"SaveImage"}}`)
+	f, final := failure(t, b.do(t, comfy.ActivityWarmUp, bad, nil))
+	require.Equal(t, comfy.InvalidWorkflow, f.Code)
+	require.True(t, final)
+	require.Contains(t, f.NodeErrors, "1")
+}

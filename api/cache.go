@@ -1,0 +1,117 @@
+package api
+
+import (
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+const (
+	// openFor is how old the status of an open job may be.
+	openFor     = 250 * time.Millisecond
+	maxOpenJobs = 4096
+	// maxClosedBytes bounds the memory for jobs that have ended; maxBody is the largest answer kept ready there.
+	maxClosedBytes = 32 << 20
+	maxBody        = 256 << 10
+	maxClosedJobs  = 1 << 16
+)
+
+// openJobs remembers for a moment what was read of open jobs, so that many pollers cost one read.
+type openJobs struct {
+	jobs *lru.Cache[string, openJob]
+}
+
+type openJob struct {
+	job *job
+	at  time.Time
+}
+
+func newOpenJobs() *openJobs {
+	jobs, err := lru.New[string, openJob](maxOpenJobs)
+	if err != nil {
+		panic(err) // the size is a constant above zero
+	}
+	return &openJobs{jobs: jobs}
+}
+
+func (o *openJobs) get(id string, now time.Time) *job {
+	hit, ok := o.jobs.Get(id)
+	if !ok || now.Sub(hit.at) >= openFor {
+		return nil
+	}
+	return hit.job
+}
+
+func (o *openJobs) add(j *job, now time.Time) { o.jobs.Add(j.id, openJob{job: j, at: now}) }
+func (o *openJobs) forget(id string)          { o.jobs.Remove(id) }
+
+// closedJobs remembers jobs that have ended, which never change, up to a number of bytes.
+type closedJobs struct {
+	mu   sync.Mutex
+	jobs *simplelru.LRU[string, *job]
+	size int
+}
+
+func newClosedJobs() *closedJobs {
+	c := &closedJobs{}
+	jobs, err := simplelru.NewLRU(maxClosedJobs, func(_ string, j *job) { c.size -= sizeOf(j) })
+	if err != nil {
+		panic(err) // the size is a constant above zero
+	}
+	c.jobs = jobs
+	return c
+}
+
+// get returns nil where the job is unknown, or is so old that Temporal may have forgotten it.
+func (c *closedJobs) get(id string, now time.Time) *job {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	j, ok := c.jobs.Get(id)
+	if !ok {
+		return nil
+	}
+	if now.After(*j.status.ExpiresAt) {
+		c.jobs.Remove(id)
+		return nil
+	}
+	return j
+}
+
+// add takes a job that has ended; from here on nobody changes it.
+func (c *closedJobs) add(j *job) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.jobs.Remove(j.id)
+	c.jobs.Add(j.id, j)
+	c.size += sizeOf(j)
+	for c.size > maxClosedBytes && c.jobs.Len() > 1 {
+		c.jobs.RemoveOldest()
+	}
+}
+
+// addBody remembers the whole answer beside the job, where it is small.
+func (c *closedJobs) addBody(j *job, body []byte) {
+	if len(body) > maxBody {
+		return
+	}
+	with := *j
+	with.body = body
+	c.add(&with)
+}
+
+// sizeOf is about what a job takes in memory.
+func sizeOf(j *job) int {
+	size := 1<<10 + len(j.body)
+	if r := j.status.Result; r != nil {
+		size += 512 * (len(r.Images) + len(r.Files) + len(r.Texts))
+		for _, t := range r.Texts {
+			size += len(t.Text)
+		}
+	}
+	if f := j.status.Failure; f != nil {
+		size += len(f.Message) + 1<<10*len(f.NodeErrors)
+	}
+	return size
+}

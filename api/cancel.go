@@ -1,0 +1,68 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"go.temporal.io/api/serviceerror"
+
+	"github.com/comfyd/comfyd/comfy"
+)
+
+const cancelTimeout = 5 * time.Second
+
+// cancel is POST /cancel/{id}. It asks once or many times, to the same end: 202 while the job is open, 200 with what
+// became of it when it has ended, which may be before the request came or instead of being canceled.
+func (s *Server) cancel(c *fiber.Ctx) error {
+	id, err := pathValue(c, "id")
+	if err != nil {
+		return err
+	}
+	about(c).callID = id
+	j, err := s.freshJob(id, about(c).tenant)
+	if err != nil {
+		return err
+	}
+	if !j.ended() {
+		if j, err = s.requestCancel(j); err != nil {
+			return err
+		}
+	}
+	switch j.status.State {
+	case comfy.Completed:
+		return c.Status(http.StatusOK).JSON(completed{
+			completedHead: completedHead{ID: id, Status: comfy.Completed}, StatusURL: s.url(c, "/status/"+url.PathEscape(id)),
+		})
+	case comfy.Failed:
+		return c.Status(http.StatusOK).JSON(failedBody(&j.status))
+	}
+	canceling := runningBody(&j.status)
+	canceling.Phase = comfy.PhaseCanceling
+	return c.Status(http.StatusAccepted).JSON(canceling)
+}
+
+// completed tells where the result is, rather than sending it to somebody who did not want it any more.
+type completed struct {
+	completedHead
+	StatusURL string `json:"status_url"`
+}
+
+// requestCancel returns the job as it stands after the request: as it was, or ended, when its end was faster.
+func (s *Server) requestCancel(j *job) (*job, error) {
+	ctx, cancel := context.WithTimeout(s.life, cancelTimeout)
+	defer cancel()
+	err := s.temporal.CancelWorkflow(ctx, j.id, j.runID)
+	s.open.forget(j.id)
+	var ended *serviceerror.NotFound // Temporal's answer for a closed run as well
+	if errors.As(err, &ended) {
+		return s.freshJob(j.id, j.tenant)
+	}
+	if err != nil {
+		return nil, temporalError(err)
+	}
+	return j, nil
+}

@@ -1,0 +1,335 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// raw sends bytes and reads the responses that come back until the server closes, or until n have come.
+func (h *harness) raw(n int, text string) []answer {
+	h.t.Helper()
+	conn, err := net.Dial("tcp", h.addr)
+	require.NoError(h.t, err)
+	defer conn.Close()
+	require.NoError(h.t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	_, err = io.WriteString(conn, text)
+	require.NoError(h.t, err)
+	var answers []answer
+	r := bufio.NewReader(conn)
+	for len(answers) < n {
+		resp, err := http.ReadResponse(r, nil)
+		require.NoError(h.t, err, "after %d answers", len(answers))
+		answers = append(answers, h.read(resp))
+	}
+	return answers
+}
+
+func TestErrorsAreJSONWhateverTheLibrarySays(t *testing.T) {
+	h := newHarness(t)
+	auth := "Authorization: Bearer " + keyA + "\r\n"
+	for name, c := range map[string]struct {
+		request string
+		status  int
+		code    Code
+	}{
+		"unknown address":  {"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 404, CodeNotFound},
+		"root":             {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, CodeNotFound},
+		"wrong case":       {"GET /STATUS/x HTTP/1.1\r\nHost: x\r\n\r\n", 404, CodeNotFound},
+		"wrong method":     {"GET /submit_workflow HTTP/1.1\r\nHost: x\r\n\r\n", 405, CodeMethodNotAllowed},
+		"unknown method":   {"BREW /status/x HTTP/1.1\r\nHost: x\r\n\r\n", 405, CodeMethodNotAllowed},
+		"OPTIONS":          {"OPTIONS /status/x HTTP/1.1\r\nHost: x\r\nOrigin: https://evil\r\nAccess-Control-Request-Method: GET\r\n\r\n", 405, CodeMethodNotAllowed},
+		"no HTTP":          {"hello\r\n\r\n", 400, CodeInvalidRequest},
+		"no host":          {"GET /healthz HTTP/1.1\r\n\r\n", 400, CodeInvalidRequest},
+		"header, no colon": {"GET /healthz HTTP/1.1\r\nHost: x\r\nbroken\r\n\r\n", 400, CodeInvalidRequest},
+		"two lengths":      {"POST /submit_workflow HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, CodeInvalidRequest},
+		"huge headers":     {"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 2*headerLimit) + "\r\n\r\n", 431, CodeHeadersTooLarge},
+		"no type":          {"POST /submit_workflow HTTP/1.1\r\nHost: x\r\n" + auth + "Content-Length: 2\r\n\r\n{}", 415, CodeUnsupportedMedia},
+		"a form":           {"POST /submit_workflow HTTP/1.1\r\nHost: x\r\n" + auth + "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 2\r\n\r\n{}", 415, CodeUnsupportedMedia},
+		"gzip":             {"POST /submit_workflow HTTP/1.1\r\nHost: x\r\n" + auth + "Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 415, CodeUnsupportedMedia},
+		"no body":          {"POST /submit_workflow HTTP/1.1\r\nHost: x\r\n" + auth + "Content-Type: application/json\r\n\r\n", 400, CodeInvalidRequest},
+		"no key":           {"GET /status/x HTTP/1.1\r\nHost: x\r\n\r\n", 401, CodeUnauthorized},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.t = t
+			a := h.raw(1, c.request)[0]
+			h.requireError(a, c.status, c.code)
+			require.Equal(t, "application/json", a.header.Get("Content-Type"))
+			require.NotContains(t, string(a.raw), "broken", "no bytes of the request")
+			if c.status == 405 {
+				require.NotEmpty(t, a.header.Get("Allow"))
+			}
+		})
+	}
+}
+
+func TestAuth(t *testing.T) {
+	h := newHarness(t)
+	var bodies []string
+	for _, value := range []string{"", "Bearer", "Bearer ", "Bearer wrong", "Basic " + keyA, keyA, "Bearer " + keyA + "x", "Bearer " + keyA[:5]} {
+		for _, call := range [][2]string{{"POST", "/submit_workflow"}, {"GET", "/status/x"}, {"GET", "/jobs/x"}, {"POST", "/cancel/x"}, {"POST", "/inputs"}, {"GET", "/outputs/x/y/z"}} {
+			a := h.do(call[0], call[1], "", "Authorization", value)
+			h.requireError(a, 401, CodeUnauthorized)
+			require.Equal(t, `Bearer realm="comfyd"`, a.header.Get("WWW-Authenticate"))
+			bodies = append(bodies, string(a.raw))
+		}
+	}
+	for _, b := range bodies {
+		require.Equal(t, bodies[0], b, "one answer for all")
+	}
+	require.Equal(t, 404, h.do("GET", "/status/x", "", "Authorization", "bearer  "+keyA).status, "the scheme in any case")
+	require.NotContains(t, h.log.String(), keyA)
+}
+
+func TestBodyTooLarge(t *testing.T) {
+	h := newHarness(t, func(o *Options) { o.BodyLimit = 1 << 20 })
+	head := "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + keyA + "\r\nContent-Type: %s\r\n"
+	submit := fmt.Sprintf(head, "/submit_workflow", "application/json")
+	upload := fmt.Sprintf(head, "/inputs?name=x", "image/png")
+	for name, request := range map[string]string{
+		"nothing sent":      submit + "Content-Length: 1048577\r\n\r\n",
+		"absurd":            submit + "Content-Length: 9000000000000000000\r\n\r\n",
+		"asks before":       submit + "Content-Length: 1048577\r\nExpect: 100-continue\r\n\r\n",
+		"upload":            upload + "Content-Length: 1048577\r\n\r\n",
+		"chunked":           submit + "Transfer-Encoding: chunked\r\n\r\n100001\r\n{\"x\":\"" + strings.Repeat("x", 0x100001-6),
+		"chunked upload":    upload + "Transfer-Encoding: chunked\r\n\r\n100001\r\n" + strings.Repeat("x", 0x100001),
+		"forged marker too": submit + tooLargeValue + ": 1\r\nContent-Length: 1048577\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.t = t
+			start := time.Now()
+			a := h.raw(1, request)[0]
+			h.requireError(a, 413, CodePayloadTooLarge)
+			require.Less(t, time.Since(start), 3*time.Second)
+			require.Contains(t, a.body["error"], "1048576")
+		})
+	}
+	require.Empty(t, h.store.objects)
+	require.Zero(t, h.server.memory.used.Load())
+	require.Equal(t, 202, h.submit(`{"workflow":`+graphJSON+`}`, tooLargeValue, "1").status, "the marker is ours alone")
+	fits := `{"workflow":` + graphJSON + `,"x":"` + strings.Repeat("x", 1<<20-len(graphJSON)-20) + `"}`
+	require.Len(t, fits, 1<<20)
+	require.Equal(t, 202, h.submit(fits).status, "the limit itself is allowed")
+}
+
+// A client that sends all before it reads sees the answer instead of a reset connection.
+func TestBodyTooLargeForAClientThatIsStillSending(t *testing.T) {
+	h := newHarness(t)
+	for name, c := range map[string]struct {
+		size   int
+		key    string
+		status int
+	}{"too large": {101 << 20, keyA, 413}, "no key": {20 << 20, "wrong", 401}} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", h.addr)
+			require.NoError(t, err)
+			defer conn.Close()
+			require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+			_, err = fmt.Fprintf(conn, "POST /submit_workflow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", c.key, c.size)
+			require.NoError(t, err)
+			piece := []byte(strings.Repeat("x", 1<<20))
+			for range c.size >> 20 {
+				_, err = conn.Write(piece)
+				require.NoError(t, err)
+			}
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			require.NoError(t, err)
+			require.Equal(t, c.status, resp.StatusCode)
+			require.True(t, resp.Close)
+			require.NoError(t, resp.Body.Close())
+		})
+	}
+}
+
+// What is left of a body must never be taken for the next request.
+func TestNoSmuggling(t *testing.T) {
+	h := newHarness(t)
+	inner := "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+	conn, err := net.Dial("tcp", h.addr)
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	_, err = fmt.Fprintf(conn, "POST /submit_workflow HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s%s", len(inner), inner, "GET /nope HTTP/1.1\r\nHost: x\r\n\r\n")
+	require.NoError(t, err)
+	r := bufio.NewReader(conn)
+	for _, status := range []int{401, 404} {
+		resp, err := http.ReadResponse(r, nil)
+		require.NoError(t, err)
+		require.Equal(t, status, resp.StatusCode)
+		require.NoError(t, resp.Body.Close())
+	}
+	for _, a := range h.raw(1, "POST /submit_workflow HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"+inner) {
+		require.Equal(t, 401, a.status)
+	}
+}
+
+func TestBodyThatStops(t *testing.T) {
+	h := newHarness(t)
+	for name, path := range map[string]string{"upload": "/inputs?name=x", "submit": "/submit_workflow"} {
+		t.Run(name, func(t *testing.T) {
+			h.t = t
+			media := map[string]string{"upload": "image/png", "submit": "application/json"}[name]
+			conn, err := net.Dial("tcp", h.addr)
+			require.NoError(t, err)
+			defer conn.Close()
+			require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+			_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: 100000\r\n\r\n%s", path, keyA, media, `{"workflow":{`+strings.Repeat(" ", 20000))
+			require.NoError(t, err)
+			require.NoError(t, conn.(*net.TCPConn).CloseWrite())
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			require.NoError(t, err)
+			h.requireError(h.read(resp), 400, CodeInvalidRequest)
+		})
+	}
+	require.Empty(t, h.store.objects, "half a file is none")
+	require.Empty(t, h.temporal.runs)
+}
+
+func TestSlowRequests(t *testing.T) {
+	h := newHarness(t)
+	h.server.app.Server().ReadTimeout = 300 * time.Millisecond // before the first connection
+	a := h.raw(1, "GET /healthz HTTP/1.1\r\nHo")[0]
+	h.requireError(a, 408, CodeRequestTimeout)
+}
+
+func TestSlowBody(t *testing.T) {
+	b := &body{conn: &deadlineConn{}, src: eofReader{}, limit: 10, declared: 5, deadline: time.Now().Add(time.Hour)}
+	_, err := b.Read(make([]byte, 1))
+	require.Equal(t, CodeInvalidRequest, asError(err).Code, "ends before its declared length")
+	conn := &deadlineConn{}
+	b = &body{conn: conn, src: pattern{}, limit: 1 << 30, declared: -1, deadline: time.Now().Add(time.Second)}
+	_, err = b.Read(make([]byte, 1))
+	require.NoError(t, err)
+	require.Equal(t, b.deadline, conn.read, "the whole body has a deadline")
+	b.deadline = time.Now().Add(time.Hour)
+	_, err = b.Read(make([]byte, 1))
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now().Add(headerTimeout), conn.read, time.Second, "and so has each pause")
+}
+
+type deadlineConn struct {
+	net.Conn
+	read time.Time
+}
+
+func (d *deadlineConn) SetReadDeadline(at time.Time) error { d.read = at; return nil }
+
+func TestBodiesInMemoryAreBounded(t *testing.T) {
+	h := newHarness(t)
+	h.server.memory.used.Store(h.server.memory.max)
+	a := h.submit(`{"workflow":` + graphJSON + `}`)
+	h.requireError(a, 503, CodeUnavailable)
+	require.Equal(t, h.server.memory.max, h.server.memory.used.Load())
+	require.Equal(t, 201, h.do("POST", "/inputs?name=x", "y", "Content-Type", "image/png").status, "what streams takes none")
+}
+
+func TestPanics(t *testing.T) {
+	h := newHarness(t)
+	h.catalogs.panics = true
+	a := h.submit(`{"workflow":` + graphJSON + `}`)
+	h.requireError(a, 500, CodeInternal)
+	require.NotContains(t, string(a.raw), "secret detail")
+	require.Contains(t, h.log.String(), "secret detail")
+	require.Equal(t, 200, h.do("GET", "/healthz", "").status)
+}
+
+func TestRequestID(t *testing.T) {
+	h := newHarness(t)
+	require.Equal(t, "abc.1", h.do("GET", "/healthz", "", "X-Request-Id", "abc.1").header.Get("X-Request-Id"))
+	made := h.do("GET", "/healthz", "", "X-Request-Id", "a b\"").header.Get("X-Request-Id")
+	require.Len(t, made, 36)
+	require.Contains(t, h.log.String(), made)
+	require.Equal(t, 404, h.do("GET", "/status/some-call", "").status)
+	require.Contains(t, h.log.String(), "call_id=some-call")
+}
+
+func TestCORS(t *testing.T) {
+	h := newHarness(t)
+	require.Empty(t, h.do("GET", "/healthz", "", "Origin", "https://app.example").header.Get("Access-Control-Allow-Origin"), "off by default")
+	h = newHarness(t, func(o *Options) { o.CORSOrigins = []string{"https://app.example"} })
+	require.Equal(t, "https://app.example", h.do("GET", "/status/x", "", "Origin", "https://app.example", "Authorization", "").header.Get("Access-Control-Allow-Origin"), "errors too")
+	require.Empty(t, h.do("GET", "/healthz", "", "Origin", "https://evil.example").header.Get("Access-Control-Allow-Origin"))
+	pre := h.do("OPTIONS", "/submit_workflow", "", "Origin", "https://app.example", "Access-Control-Request-Method", "POST", "Authorization", "")
+	require.Equal(t, 204, pre.status)
+	require.Contains(t, pre.header.Get("Access-Control-Allow-Headers"), "Idempotency-Key")
+}
+
+func TestAddressesBehindAProxy(t *testing.T) {
+	link := func(h *harness) string {
+		return h.submit(`{"workflow":`+graphJSON+`}`, "X-Forwarded-Proto", "https", "X-Forwarded-Host", "public.example").body["status_url"].(string)
+	}
+	h := newHarness(t)
+	require.Contains(t, link(h), "http://"+h.addr, "nobody is believed by default")
+	require.Contains(t, link(newHarness(t, func(o *Options) { o.TrustedProxies = []string{"127.0.0.0/8"} })), "https://public.example/status/")
+	require.Contains(t, link(newHarness(t, func(o *Options) { o.PublicURL = "https://c.example/comfy/" })), "https://c.example/comfy/status/")
+}
+
+func TestHealth(t *testing.T) {
+	h := newHarness(t)
+	a := h.do("GET", "/healthz", "", "Authorization", "")
+	require.Equal(t, 200, a.status)
+	require.Equal(t, "test", a.body["version"])
+	now := time.Now()
+	h.server.now = func() time.Time { return now }
+	ready := func() answer {
+		now = now.Add(readyFor)
+		return h.do("GET", "/readyz", "", "Authorization", "")
+	}
+	a = ready()
+	require.Equal(t, 200, a.status, "%s", a.raw)
+	require.JSONEq(t, `{"status":"ok","temporal":{"ok":true},"store":{"ok":true},"backend":{"ok":true}}`, string(a.raw))
+	h.catalogs.dead = io.ErrClosedPipe
+	require.Equal(t, 200, h.do("GET", "/readyz", "").status, "remembered for a second")
+	a = ready()
+	require.Equal(t, 503, a.status)
+	require.Equal(t, false, a.body["backend"].(map[string]any)["ok"])
+	require.NotContains(t, string(a.raw), io.ErrClosedPipe.Error())
+	h.catalogs.dead, h.store.err = nil, io.ErrClosedPipe
+	require.Equal(t, false, ready().body["store"].(map[string]any)["ok"])
+	h.store.err, h.temporal.err = nil, io.ErrClosedPipe
+	require.Equal(t, false, ready().body["temporal"].(map[string]any)["ok"])
+	h.temporal.err = nil
+	require.Equal(t, 200, ready().status)
+	h.server.drain()
+	require.Equal(t, 503, ready().status)
+}
+
+func TestOptions(t *testing.T) {
+	good := func() Options {
+		h := newHarness(t)
+		return h.server.opts
+	}
+	for name, change := range map[string]func(*Options){
+		"no keys":     func(o *Options) { o.Keys = nil },
+		"empty key":   func(o *Options) { o.Keys[0].Secret = "" },
+		"tenant":      func(o *Options) { o.Keys[0].Tenant = "../x" },
+		"default":     func(o *Options) { o.DefaultTenant = "a/b" },
+		"signing key": func(o *Options) { o.SigningKey = []byte("short") },
+		"public URL":  func(o *Options) { o.PublicURL = "example.com" },
+		"origin":      func(o *Options) { o.CORSOrigins = []string{"example.com"} },
+		"store":       func(o *Options) { o.Store = nil },
+	} {
+		o := good()
+		change(&o)
+		_, err := New(o)
+		require.ErrorContains(t, err, "api: ", name)
+	}
+}
+
+func TestShutdownDoesNotWaitForIdleConnections(t *testing.T) {
+	h := newHarness(t)
+	require.Equal(t, 200, h.do("GET", "/healthz", "").status)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	start := time.Now()
+	require.NoError(t, h.server.Shutdown(ctx))
+	require.Less(t, time.Since(start), 2*time.Second)
+}

@@ -1,0 +1,69 @@
+package api
+
+import (
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// heartbeat is what the prompt activity reports (activities.Heartbeat); JSON is the contract between the two.
+type heartbeat struct {
+	Handle *backend.Handle `json:"handle"`
+	Update *backend.Update `json:"update"`
+}
+
+// merge makes one status of an open job from two sources. The workflow's own word (nil where it gave none) knows phase
+// and attempts; Describe knows how far the activity is, needs no worker, and has the last word on what it sees.
+func merge(status, own *comfy.Status, described *workflowservice.DescribeWorkflowExecutionResponse) {
+	if own != nil {
+		status.Phase, status.Progress = own.Phase, own.Progress
+		status.Attempts, status.Backend, status.QueuePosition = own.Attempts, own.Backend, own.QueuePosition
+	}
+	for _, activity := range described.GetPendingActivities() {
+		switch activity.GetActivityType().GetName() {
+		case comfy.ActivityWarmUp:
+			status.Phase = comfy.PhaseWarming
+		case comfy.ActivityPrompt:
+			mergePrompt(status, activity)
+		case comfy.ActivityCollect:
+			status.Phase = comfy.PhaseCollecting
+		}
+	}
+	if status.Phase == "" {
+		status.Phase = comfy.PhaseQueued
+	}
+	if described.GetWorkflowExtendedInfo().GetCancelRequested() {
+		status.Phase = comfy.PhaseCanceling
+	}
+}
+
+// mergePrompt reads the prompt activity. One that no worker has picked up waits for a GPU; one that has been picked up
+// says in its heartbeat whether ComfyUI runs the prompt, and so does one that is between two attempts.
+func mergePrompt(status *comfy.Status, activity *workflow.PendingActivityInfo) {
+	status.Phase = comfy.PhaseQueued
+	var beat heartbeat
+	payloads := activity.GetHeartbeatDetails()
+	if payloads == nil || converter.GetDefaultDataConverter().FromPayloads(payloads, &beat) != nil {
+		return
+	}
+	if beat.Handle != nil {
+		status.Backend = beat.Handle.Pool
+		status.Attempts = max(status.Attempts, beat.Handle.Submission)
+	}
+	if beat.Update == nil {
+		return
+	}
+	status.QueuePosition = beat.Update.QueuePosition
+	if beat.Update.Running {
+		status.Phase, status.QueuePosition = comfy.PhaseRunning, nil
+		progress := beat.Update.Progress
+		status.Progress = &progress
+	}
+	if activity.GetState() == enums.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED {
+		status.Phase = comfy.PhaseCanceling
+	}
+}

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"regexp"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// Temporal is what the API needs of Temporal; client.Client satisfies it.
+type Temporal interface {
+	ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error)
+	GetWorkflow(ctx context.Context, workflowID, runID string) client.WorkflowRun
+	CancelWorkflow(ctx context.Context, workflowID, runID string) error
+	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
+	QueryWorkflowWithOptions(ctx context.Context, request *client.QueryWorkflowWithOptionsRequest) (*client.QueryWorkflowWithOptionsResponse, error)
+	CheckHealth(ctx context.Context, request *client.CheckHealthRequest) (*client.CheckHealthResponse, error)
+}
+
+// Store is what the API needs of the blob store. A missing object is fs.ErrNotExist.
+type Store interface {
+	// PutHashed stores r under prefix followed by the SHA-256 of its content in hex. Nothing is kept of a reader that fails.
+	PutHashed(ctx context.Context, prefix string, r io.Reader) (comfy.Blob, error)
+	// Open reads length bytes from offset; a negative length means up to the end.
+	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
+	Stat(ctx context.Context, key string) (comfy.Blob, error)
+	// Ping tells whether the store can be reached.
+	Ping(ctx context.Context) error
+}
+
+// Catalogs knows what the backends can run.
+type Catalogs interface {
+	// Check returns why no eligible backend would run g, and nil where one would or where nobody knows. inputs are the
+	// names of the files that come with the job; pool is the one asked for, or empty.
+	Check(ctx context.Context, g *comfy.Graph, inputs []string, pool string) *comfy.Failure
+	// Alive returns nil when at least one backend is alive.
+	Alive(ctx context.Context) error
+}
+
+// Key lets the holder of Secret act for Tenant. A tenant may have several keys.
+type Key struct {
+	Tenant string // 1 to 64 of A-Z a-z 0-9 . _ -
+	Secret string
+}
+
+// Options of a [Server]. Temporal, Store, Catalogs, Keys, SigningKey and Log must be set.
+type Options struct {
+	Temporal  Temporal
+	Namespace string // Temporal's, for the log
+	Store     Store
+	Catalogs  Catalogs
+	// Keys that open the API; at least one.
+	Keys []Key
+	// DefaultTenant owns the jobs that other Temporal users start as children, which carry no tenant of their own.
+	// Empty means the tenant of the first key.
+	DefaultTenant string
+	// SigningKey signs links to outputs; at least 16 bytes, the same in all replicas.
+	SigningKey []byte
+	// PublicURL is the address under which clients see the server; empty means the one that the request names.
+	PublicURL string
+	// TrustedProxies are addresses or CIDR ranges whose X-Forwarded-* headers are believed.
+	TrustedProxies []string
+	// CORSOrigins are the origins whose pages may call the API; empty means none, "*" means all.
+	CORSOrigins []string
+	// BodyLimit is the largest request body in bytes; 0 means 100 MiB.
+	BodyLimit int64
+	// StartTimeout, RunTimeout and MaxRunTimeout bound a job: its wait, its run where the request names no limit, and
+	// the limit that a request may name. 0 means 1 h, 30 min and 24 h.
+	StartTimeout, RunTimeout, MaxRunTimeout time.Duration
+	// Retention is how long Temporal remembers a job that has ended; 0 means 7 days.
+	Retention time.Duration
+	Log       logrus.FieldLogger
+	Version   string
+}
+
+const (
+	defaultBodyLimit = 100 << 20
+	minSigningKey    = 16
+)
+
+// names of tenants become part of keys in the store.
+var validTenant = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$`)
+
+// complete checks o and fills in what it leaves open.
+func (o *Options) complete() error {
+	switch {
+	case o.Temporal == nil || o.Store == nil || o.Catalogs == nil || o.Log == nil:
+		return errors.New("api: Temporal, Store, Catalogs and Log must be set")
+	case len(o.Keys) == 0:
+		return errors.New("api: at least one key is needed, or nobody could use the API")
+	case len(o.SigningKey) < minSigningKey:
+		return fmt.Errorf("api: the signing key has %d bytes; at least %d are needed", len(o.SigningKey), minSigningKey)
+	}
+	for _, k := range o.Keys {
+		if !validTenant.MatchString(k.Tenant) {
+			return fmt.Errorf("api: tenant %q: use 1 to 64 letters, digits, dots, dashes and underscores, not beginning with a dot", k.Tenant)
+		}
+		if k.Secret == "" {
+			return fmt.Errorf("api: the key of tenant %q is empty", k.Tenant)
+		}
+	}
+	if o.PublicURL != "" {
+		if u, err := url.Parse(o.PublicURL); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return fmt.Errorf("api: public URL %q: use an http or https address such as https://comfy.example.com", o.PublicURL)
+		}
+	}
+	for _, origin := range o.CORSOrigins {
+		if origin == "*" {
+			continue
+		}
+		// Fiber's CORS panics on these.
+		if u, err := url.Parse(origin); err != nil || u.Host == "" || u.Path != "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return fmt.Errorf("api: CORS origin %q: use scheme and host such as https://app.example.com, or *", origin)
+		}
+	}
+	if o.DefaultTenant != "" && !validTenant.MatchString(o.DefaultTenant) {
+		return fmt.Errorf("api: default tenant %q: use 1 to 64 letters, digits, dots, dashes and underscores", o.DefaultTenant)
+	}
+	fill(&o.DefaultTenant, o.Keys[0].Tenant)
+	fill(&o.BodyLimit, defaultBodyLimit)
+	fill(&o.StartTimeout, time.Hour)
+	fill(&o.RunTimeout, 30*time.Minute)
+	fill(&o.MaxRunTimeout, 24*time.Hour)
+	fill(&o.Retention, 7*24*time.Hour)
+	return nil
+}
+
+func fill[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

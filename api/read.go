@@ -1,0 +1,203 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/comfyd/comfyd/comfy"
+)
+
+const (
+	readTimeout  = 5 * time.Second
+	queryTimeout = time.Second
+	// queryPatience is how long a status waits for the workflow's own answer when Temporal's is there. Without a
+	// worker nobody answers a query, and reads never depend on one.
+	queryPatience = 250 * time.Millisecond
+	maxWorkflowID = 1000 // Temporal's limit
+)
+
+// job is a job as last read. It is shared between requests and never changed once it is read.
+type job struct {
+	id, runID, tenant string
+	status            comfy.Status
+	body              []byte // the whole answer of a job that has ended, where it is kept
+}
+
+func (j *job) ended() bool { return j.status.State != comfy.Running }
+
+// job reads a job of a tenant. Somebody else's, and what is no job of comfyd, does not exist.
+func (s *Server) job(id, tenant string) (*job, error) {
+	j := s.closed.get(id, s.now())
+	if j == nil {
+		j = s.open.get(id, s.now())
+	}
+	if j == nil {
+		if !validWorkflowID(id) {
+			return nil, notFound()
+		}
+		// Many who ask for one job at a time share one read.
+		shared, err, _ := s.reads.Do(id, func() (any, error) { return s.read(id) })
+		if err != nil {
+			return nil, err
+		}
+		j = shared.(*job)
+	}
+	if j.tenant != tenant {
+		return nil, notFound()
+	}
+	return j, nil
+}
+
+// freshJob reads a job anew, without what others have read a moment ago.
+func (s *Server) freshJob(id, tenant string) (*job, error) {
+	s.open.forget(id)
+	s.reads.Forget(id)
+	return s.job(id, tenant)
+}
+
+func validWorkflowID(id string) bool {
+	return id != "" && len(id) <= maxWorkflowID && utf8.ValidString(id) && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' })
+}
+
+// read asks Temporal: the workflow's own word by a query and the server's by Describe, at the same time.
+func (s *Server) read(id string) (*job, error) {
+	ctx, cancel := context.WithTimeout(s.life, readTimeout)
+	defer cancel()
+	patience := time.NewTimer(queryPatience)
+	defer patience.Stop()
+	answer := make(chan *comfy.Status, 1)
+	go func() { answer <- s.query(ctx, id) }()
+
+	described, err := s.temporal.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		return nil, temporalError(err)
+	}
+	info := described.GetWorkflowExecutionInfo()
+	if info.GetType().GetName() != comfy.WorkflowName {
+		return nil, notFound()
+	}
+	j := &job{
+		id: id, runID: info.GetExecution().GetRunId(), tenant: s.opts.DefaultTenant,
+		status: comfy.Status{ID: id, State: comfy.Running, Phase: comfy.PhaseQueued, CreatedAt: info.GetStartTime().AsTime()},
+	}
+	if sub, ok := submissionOf(described); ok {
+		j.tenant = sub.Tenant
+	}
+	if info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING && info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_PAUSED {
+		if err := s.readEnd(ctx, j, described); err != nil {
+			return nil, err
+		}
+		s.closed.add(j)
+		return j, nil
+	}
+	var own *comfy.Status
+	select {
+	case own = <-answer:
+	case <-patience.C:
+	}
+	merge(&j.status, own, described)
+	s.open.add(j, s.now())
+	return j, nil
+}
+
+// query returns nil where the workflow does not answer, or has ended.
+func (s *Server) query(ctx context.Context, id string) *comfy.Status {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	resp, err := s.temporal.QueryWorkflowWithOptions(ctx, &client.QueryWorkflowWithOptionsRequest{
+		WorkflowID: id, QueryType: comfy.QueryStatus, QueryRejectCondition: enums.QUERY_REJECT_CONDITION_NOT_OPEN,
+	})
+	if err != nil || resp.QueryRejected != nil || resp.QueryResult == nil {
+		return nil
+	}
+	var status comfy.Status
+	if resp.QueryResult.Get(&status) != nil {
+		return nil
+	}
+	return &status
+}
+
+// readEnd completes j from a closed run.
+func (s *Server) readEnd(ctx context.Context, j *job, described *workflowservice.DescribeWorkflowExecutionResponse) error {
+	info := described.GetWorkflowExecutionInfo()
+	ended := info.GetCloseTime().AsTime()
+	expires := ended.Add(s.opts.Retention)
+	j.status.Phase, j.status.EndedAt, j.status.ExpiresAt = "", &ended, &expires
+
+	var result comfy.Result
+	err := s.temporal.GetWorkflow(ctx, j.id, j.runID).Get(ctx, &result)
+	var failed *temporal.WorkflowExecutionError
+	switch {
+	case err == nil:
+		j.status.State, j.status.Result = comfy.Completed, &result
+		return nil
+	case errors.As(err, &failed):
+		f := failureOf(info.GetStatus(), err)
+		if f.Metrics.TotalMS == 0 {
+			f.Metrics.TotalMS = ended.Sub(j.status.CreatedAt).Milliseconds()
+		}
+		j.status.State, j.status.Failure = comfy.Failed, f
+		return nil
+	case errors.Is(err, converter.ErrUnableToDecode):
+		return failf(CodeInternal, "The job's result cannot be read.").because(err)
+	}
+	return temporalError(err)
+}
+
+// failureOf words the end of a run that did not complete.
+func failureOf(status enums.WorkflowExecutionStatus, err error) *comfy.Failure {
+	switch status {
+	case enums.WORKFLOW_EXECUTION_STATUS_CANCELED:
+		f := &comfy.Failure{}
+		var canceled *temporal.CanceledError
+		if errors.As(err, &canceled) && canceled.HasDetails() && canceled.Details(f) != nil {
+			f = &comfy.Failure{}
+		}
+		f.Code = comfy.Canceled
+		fill(&f.Message, "The job was canceled.")
+		return f
+	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED:
+		return &comfy.Failure{Code: comfy.Internal, Message: "The job was terminated by an operator in Temporal."}
+	case enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
+		return &comfy.Failure{Code: comfy.Timeout, Message: "The job did not end within its time limits."}
+	}
+	var application *temporal.ApplicationError
+	if !errors.As(err, &application) || !knownCode(comfy.Code(application.Type())) {
+		return &comfy.Failure{Code: comfy.Internal, Message: "The job failed by a fault of comfyd. The Temporal UI and the worker's log have the details under its ID."}
+	}
+	f := &comfy.Failure{}
+	if !application.HasDetails() || application.Details(f) != nil {
+		f = &comfy.Failure{}
+	}
+	f.Code = comfy.Code(application.Type())
+	fill(&f.Message, application.Message())
+	return f
+}
+
+func knownCode(code comfy.Code) bool {
+	switch code {
+	case comfy.InvalidWorkflow, comfy.NodeFailed, comfy.OutOfMemory, comfy.Timeout, comfy.Canceled, comfy.BackendLost,
+		comfy.BackendUnavailable, comfy.OutputLost, comfy.Storage, comfy.Internal:
+		return true
+	}
+	return false
+}
+
+// submissionOf reads the start memo. Jobs that others start as children have none.
+func submissionOf(described *workflowservice.DescribeWorkflowExecutionResponse) (comfy.Submission, bool) {
+	payload, ok := described.GetWorkflowExecutionInfo().GetMemo().GetFields()[comfy.MemoSubmission]
+	var sub comfy.Submission
+	if !ok || converter.GetDefaultDataConverter().FromPayload(payload, &sub) != nil {
+		return comfy.Submission{}, false
+	}
+	return sub, sub.Tenant != ""
+}

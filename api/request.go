@@ -1,0 +1,312 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"regexp"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+)
+
+// Limits of a submission's parts.
+const (
+	maxFields        = 64 // of the body itself
+	maxImages        = 128
+	maxMetadata      = 16
+	maxMetadataBytes = 8 << 10
+	maxMetadataPair  = 255 // "key=value": Temporal's limit for a keyword
+	maxExtraPNGInfo  = 1 << 20
+)
+
+// submission is the body of POST /submit_workflow.
+type submission struct {
+	workflow       json.RawMessage // as it came: an object, or a string that holds one
+	images         []imageField
+	timeoutSeconds int
+	priority       int
+	backend        string
+	metadata       map[string]string
+	extraPNGInfo   json.RawMessage
+	stripMetadata  bool
+}
+
+// imageField is an input file: its bytes in Image, or what POST /inputs returned in Ref.
+type imageField struct {
+	Name  string `json:"name"`
+	Image string `json:"image"`
+	Ref   string `json:"ref"`
+}
+
+// notYet are fields that stand in the contract and that this version does not act on. A client that sets one relies on
+// it, so the job is refused rather than run without.
+var notYet = map[string]string{
+	"webhook_url": "Webhooks are not supported yet. Poll status_url (with ?wait=30) instead.",
+	"gpu":         "Choosing a GPU is not supported yet. Leave it out, or name a backend.",
+}
+
+// decodeSubmission reads the body as it arrives. Its errors name the field; those of r itself come back as they are.
+func decodeSubmission(r io.Reader) (*submission, error) {
+	var (
+		sub  submission
+		seen = map[string]bool{}
+		bare bool // some field looks like a node of a graph that was not wrapped
+	)
+	dec := json.NewDecoder(skipBOM(r))
+	if tok, err := dec.Token(); err != nil {
+		return nil, syntaxError(err)
+	} else if tok != json.Delim('{') {
+		return nil, failf(CodeInvalidRequest, `The body must be a JSON object: {"workflow": {...}}.`)
+	}
+	for dec.More() {
+		tok, err := dec.Token()
+		if err != nil {
+			return nil, syntaxError(err)
+		}
+		name, _ := tok.(string)
+		switch {
+		case seen[name]:
+			return nil, failf(CodeInvalidRequest, "The field %q stands twice in the body.", shorten(name))
+		case len(seen) == maxFields:
+			return nil, failf(CodeInvalidRequest, "The body has more than %d fields. %s", maxFields, howToWrap)
+		}
+		seen[name] = true
+		if err := sub.decodeField(dec, name, &bare); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, syntaxError(err)
+	}
+	if _, err := dec.Token(); err == nil {
+		return nil, failf(CodeInvalidRequest, "There is something behind the end of the JSON object.")
+	} else if err != io.EOF {
+		return nil, syntaxError(err)
+	}
+	if !isNull(sub.workflow) {
+		return &sub, nil
+	}
+	switch {
+	case seen["nodes"] && seen["links"]:
+		return nil, failf(CodeWorkflowFormatUI, "This is the editor's own format. Export the workflow with \"Export (API)\" in ComfyUI's menu. %s", howToWrap)
+	case bare || seen["prompt"]:
+		return nil, failf(CodeInvalidRequest, "The field workflow is missing. %s", howToWrap)
+	}
+	return nil, failf(CodeInvalidRequest, `The field workflow is missing: {"workflow": {...}}.`)
+}
+
+const howToWrap = `Put the graph into the field workflow: {"workflow": {"1": {...}}}.`
+
+func (s *submission) decodeField(dec *json.Decoder, name string, bare *bool) error {
+	switch name {
+	case "workflow":
+		return decodeValue(dec, name, &s.workflow)
+	case "images":
+		return s.decodeImages(dec)
+	case "timeout_seconds":
+		return decodeValue(dec, name, &s.timeoutSeconds)
+	case "priority":
+		return decodeValue(dec, name, &s.priority)
+	case "backend":
+		return decodeValue(dec, name, &s.backend)
+	case "strip_metadata":
+		return decodeValue(dec, name, &s.stripMetadata)
+	case "metadata":
+		return s.decodeMetadata(dec)
+	case "extra_pnginfo":
+		return s.decodeExtraPNGInfo(dec)
+	}
+	var other json.RawMessage
+	if err := decodeValue(dec, name, &other); err != nil {
+		return err
+	}
+	if text, ok := notYet[name]; ok && !isNull(other) {
+		return failf(CodeNotSupported, "%s: %s", name, text)
+	}
+	*bare = *bare || bytes.Contains(other, []byte(`"class_type"`))
+	return nil
+}
+
+func (s *submission) decodeImages(dec *json.Decoder) error {
+	tok, err := dec.Token()
+	switch {
+	case err != nil:
+		return syntaxError(err)
+	case tok == nil:
+		return nil
+	case tok != json.Delim('['):
+		return failf(CodeInvalidRequest, `images must be a list: [{"name": "photo.png", "image": "<base64>"}].`)
+	}
+	for dec.More() {
+		if len(s.images) == maxImages {
+			return failf(CodeLimitExceeded, "images: more than %d files.", maxImages)
+		}
+		var img imageField
+		if err := decodeValue(dec, fmt.Sprintf("images[%d]", len(s.images)), &img); err != nil {
+			return err
+		}
+		s.images = append(s.images, img)
+	}
+	if _, err := dec.Token(); err != nil {
+		return syntaxError(err)
+	}
+	return nil
+}
+
+func (s *submission) decodeMetadata(dec *json.Decoder) error {
+	var raw json.RawMessage
+	if err := decodeValue(dec, "metadata", &raw); err != nil || isNull(raw) {
+		return err
+	}
+	if len(raw) > maxMetadataBytes {
+		return failf(CodeLimitExceeded, "metadata has %d bytes; at most %d are allowed.", len(raw), maxMetadataBytes)
+	}
+	if err := json.Unmarshal(raw, &s.metadata); err != nil {
+		return failf(CodeInvalidRequest, `metadata must be an object whose values are strings: {"customer": "42"}.`)
+	}
+	if len(s.metadata) > maxMetadata {
+		return failf(CodeLimitExceeded, "metadata has %d entries; at most %d are allowed.", len(s.metadata), maxMetadata)
+	}
+	for k, v := range s.metadata {
+		if k == "" || strings.ContainsRune(k, '=') {
+			return failf(CodeInvalidRequest, "metadata: the key %q is empty or holds an equals sign.", k)
+		}
+		if n := len(k) + 1 + len(v); n > maxMetadataPair {
+			return failf(CodeLimitExceeded, "metadata: key and value of %q have %d bytes together; at most %d are allowed.", shorten(k), n-1, maxMetadataPair-1)
+		}
+	}
+	return nil
+}
+
+func (s *submission) decodeExtraPNGInfo(dec *json.Decoder) error {
+	var raw json.RawMessage
+	if err := decodeValue(dec, "extra_pnginfo", &raw); err != nil || isNull(raw) {
+		return err
+	}
+	// ComfyUI's save nodes iterate over it: anything but an object fails the job there.
+	if raw[0] != '{' {
+		return failf(CodeInvalidRequest, "extra_pnginfo must be an object.")
+	}
+	compact, err := compactJSON(raw)
+	if err != nil {
+		return err
+	}
+	if len(compact) > maxExtraPNGInfo {
+		return failf(CodeLimitExceeded, "extra_pnginfo has %d bytes; at most %d are allowed.", len(compact), maxExtraPNGInfo)
+	}
+	s.extraPNGInfo = compact
+	return nil
+}
+
+// validPool is how a backend may be called; its name is part of a task queue's.
+var validPool = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+
+// check looks at what can be wrong in fields that were decoded well.
+func (s *submission) check(maxRun int) error {
+	switch {
+	case s.timeoutSeconds < 0:
+		return failf(CodeInvalidRequest, "timeout_seconds is %d; it must be positive.", s.timeoutSeconds)
+	case s.timeoutSeconds > maxRun:
+		return failf(CodeLimitExceeded, "timeout_seconds is %d; this server allows at most %d.", s.timeoutSeconds, maxRun)
+	case s.priority < 0 || s.priority > 5:
+		return failf(CodeInvalidRequest, "priority is %d; it must be 1 (first) to 5 (last).", s.priority)
+	case s.backend != "" && !validPool.MatchString(s.backend):
+		return failf(CodeInvalidRequest, "backend: a name has 1 to 64 small letters, digits and dashes.")
+	}
+	return checkNames(s.images)
+}
+
+func decodeValue(dec *json.Decoder, path string, dst any) error {
+	err := dec.Decode(dst)
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		if wrong.Field != "" {
+			path += "." + wrong.Field
+		}
+		return failf(CodeInvalidRequest, "%s must be %s, not %s.", path, kindName(wrong.Type.Kind().String()), shorten(wrong.Value))
+	}
+	if err != nil {
+		return syntaxError(err)
+	}
+	return nil
+}
+
+func kindName(kind string) string {
+	switch kind {
+	case "int":
+		return "a whole number"
+	case "bool":
+		return "true or false"
+	case "struct":
+		return "an object"
+	default:
+		return "a " + kind
+	}
+}
+
+// syntaxError words what encoding/json dislikes; failures of the body itself pass.
+func syntaxError(err error) error {
+	var own *Error
+	if errors.As(err, &own) {
+		return own
+	}
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return failf(CodeInvalidRequest, "The body is not valid JSON: %s, at byte %d.", shorten(syntax.Error()), syntax.Offset)
+	}
+	return failf(CodeInvalidRequest, "The body is not valid JSON: it ends too early.").because(err)
+}
+
+func compactJSON(raw []byte) (json.RawMessage, error) {
+	var buf bytes.Buffer
+	if err := json.Compact(&buf, raw); err != nil {
+		return nil, syntaxError(err)
+	}
+	return buf.Bytes(), nil
+}
+
+func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
+
+// shorten keeps a client's bytes from filling answers and logs.
+func shorten(text string) string {
+	if len(text) <= 80 {
+		return text
+	}
+	return strings.ToValidUTF8(text[:80], "") + "..."
+}
+
+// skipBOM drops the mark that Windows editors put in front of UTF-8.
+func skipBOM(r io.Reader) io.Reader {
+	buffered := bufio.NewReader(r)
+	if head, err := buffered.Peek(3); err == nil && string(head) == "\xef\xbb\xbf" {
+		if _, err := buffered.Discard(3); err != nil {
+			return buffered
+		}
+	}
+	return buffered
+}
+
+// requireJSON refuses other content types and compressed bodies.
+func requireJSON(c *fiber.Ctx) error {
+	if !isJSON(c) {
+		return failf(CodeUnsupportedMedia, "Send JSON, with the header Content-Type: application/json.")
+	}
+	return requirePlain(c)
+}
+
+func requirePlain(c *fiber.Ctx) error {
+	if encoding := c.Get(fiber.HeaderContentEncoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return failf(CodeUnsupportedMedia, "Send the body uncompressed: Content-Encoding is not supported.")
+	}
+	return nil
+}
+
+func isJSON(c *fiber.Ctx) bool {
+	media, _, err := mime.ParseMediaType(c.Get(fiber.HeaderContentType))
+	return err == nil && (media == fiber.MIMEApplicationJSON || (strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json")))
+}

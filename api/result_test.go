@@ -1,0 +1,370 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/enums/v1"
+
+	"github.com/comfyd/comfyd/comfy"
+)
+
+func randomBytes(t *testing.T, n int) []byte {
+	raw := make([]byte, n)
+	_, err := rand.Read(raw)
+	require.NoError(t, err)
+	return raw
+}
+
+func TestResultSaysWhatThePRDSays(t *testing.T) {
+	for _, sizes := range [][]int{{}, {0}, {1, 2, 3}, {chunk - 1, chunk, chunk + 1}, {100_000, 300_001}} {
+		t.Run(fmt.Sprint(sizes), func(t *testing.T) {
+			h := newHarness(t)
+			id, run := h.submitted()
+			var images [][]byte
+			for _, n := range sizes {
+				images = append(images, randomBytes(t, n))
+			}
+			h.complete(run, images...)
+			for range 2 {
+				a := h.do("GET", "/status/"+id, "")
+				require.Equal(t, 200, a.status, "%s", a.raw)
+				require.Equal(t, fmt.Sprint(len(a.raw)), a.header.Get("Content-Length"))
+				require.Equal(t, id, a.body["id"])
+				require.Equal(t, "COMPLETED", a.body["status"])
+				require.Equal(t, false, a.body["cached"])
+				require.NotEmpty(t, a.body["expires_at"])
+				require.NotNil(t, a.body["metrics"])
+				list := a.body["output"].(map[string]any)["images"].([]any)
+				require.Len(t, list, len(sizes))
+				for i, item := range list {
+					img := item.(map[string]any)
+					require.Equal(t, run.result.Images[i].Filename, img["filename"])
+					require.Equal(t, "base64", img["type"])
+					raw, err := base64.StdEncoding.DecodeString(img["data"].(string))
+					require.NoError(t, err)
+					require.True(t, bytes.Equal(images[i], raw))
+					require.Equal(t, "2", img["node_id"])
+					require.Equal(t, "image/png", img["content_type"])
+					require.EqualValues(t, sizes[i], img["size_bytes"])
+					require.Len(t, img["sha256"], 64)
+					require.EqualValues(t, 64, img["width"])
+				}
+			}
+			require.Zero(t, h.store.opened.Load(), "every object is closed")
+		})
+	}
+}
+
+func TestResultFilesAndTexts(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	video, long := []byte("video"), strings.Repeat("é\"\n", 100)
+	blob, text := h.store.put("outputs/x/", video), h.store.put("outputs/x/", []byte(long))
+	run.result = comfy.Result{
+		Cached: true,
+		Files:  []comfy.Output{{Filename: "v.mp4", Subfolder: "deep", Ref: blob.Key, NodeID: "3", ContentType: "video/mp4", SizeBytes: blob.Size, SHA256: blob.SHA256}},
+		Texts:  []comfy.Text{{NodeID: "4", Text: "a-b"}, {NodeID: "5", Text: ""}, {NodeID: "6", Ref: text.Key, Size: text.Size}},
+	}
+	h.finish(run, enums.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	a := h.do("GET", "/status/"+id, "")
+	require.Equal(t, 200, a.status, "%s", a.raw)
+	require.Equal(t, true, a.body["cached"])
+	output := a.body["output"].(map[string]any)
+	require.Empty(t, output["images"])
+	require.NotNil(t, output["images"], "a list, even where it is empty")
+	file := output["files"].([]any)[0].(map[string]any)
+	require.Equal(t, base64.StdEncoding.EncodeToString(video), file["data"])
+	require.Equal(t, "deep", file["subfolder"])
+	texts := output["texts"].([]any)
+	require.Equal(t, map[string]any{"node_id": "4", "text": "a-b"}, texts[0])
+	require.Equal(t, map[string]any{"node_id": "5", "text": ""}, texts[1])
+	require.Equal(t, map[string]any{"node_id": "6", "text": long, "size_bytes": float64(len(long))}, texts[2])
+
+	a = h.do("GET", "/status/"+id+"?output=url", "")
+	link := a.body["output"].(map[string]any)["texts"].([]any)[2].(map[string]any)["url"].(string)
+	got := h.do("GET", link, "", "Authorization", "")
+	require.Equal(t, 200, got.status)
+	require.Equal(t, long, string(got.raw))
+	require.Equal(t, "application/octet-stream", got.header.Get("Content-Type"))
+}
+
+func TestResultLost(t *testing.T) {
+	for name, lose := range map[string]func(h *harness, key string){
+		"gone":    func(h *harness, key string) { delete(h.store.objects, key) },
+		"shorter": func(h *harness, key string) { h.store.objects[key] = []byte("x") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			id, run := h.submitted()
+			h.complete(run, []byte("one"), randomBytes(t, 1<<20))
+			lose(h, run.result.Images[1].Ref)
+			h.requireError(h.do("GET", "/status/"+id, ""), 500, CodeOutputLost)
+		})
+	}
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.complete(run, []byte("one"))
+	h.store.err = io.ErrClosedPipe
+	h.requireError(h.do("GET", "/status/"+id, ""), 503, CodeStorage)
+}
+
+// A store that fails in the middle must not look like a shorter result.
+func TestResultBreaksOffVisibly(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.complete(run, randomBytes(t, 1<<20))
+	store := &brokenStore{fakeStore: h.store}
+	h.server.store = store
+	req, err := http.NewRequest("GET", "http://"+h.addr+"/status/"+id, nil)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+keyA)
+	for _, store.panics = range []bool{false, true} {
+		resp, err := h.client.Do(req)
+		require.NoError(t, err)
+		_, err = io.ReadAll(resp.Body)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		require.NoError(t, resp.Body.Close())
+	}
+	require.Equal(t, 200, h.do("GET", "/healthz", "").status, "a panic in a stream ends the stream and nothing else")
+}
+
+func TestResultHead(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.complete(run, randomBytes(t, 1<<20))
+	a := h.do("HEAD", "/status/"+id, "")
+	require.Equal(t, 200, a.status)
+	require.Greater(t, len(a.header.Get("Content-Length")), 6)
+	require.Zero(t, h.store.opened.Load())
+	require.Equal(t, 200, h.do("GET", "/healthz", "").status)
+}
+
+// large makes a completed job with one output of this size that exists nowhere.
+func (h *harness) large(size int64) string {
+	id, run := h.submitted()
+	key := "outputs/" + id + "/" + strings.Repeat("0", 64)
+	h.store.sizes[key] = size
+	run.result = comfy.Result{Images: []comfy.Output{{Filename: "large.png", Ref: key, SHA256: strings.Repeat("0", 64), SizeBytes: size, ContentType: "image/png"}}}
+	h.finish(run, enums.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	return id
+}
+
+// fetch reads a status without keeping it and returns its size and the largest heap on the way.
+func fetch(t *testing.T, h *harness, id string) (size int64, peak uint64) {
+	req, err := http.NewRequest("GET", "http://"+h.addr+"/status/"+id, nil)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+keyA)
+	resp, err := h.client.Do(req)
+	require.NoError(t, err)
+	buf := make([]byte, 256<<10)
+	for i := 0; ; i++ {
+		n, err := resp.Body.Read(buf)
+		size += int64(n)
+		if i%50 == 0 {
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			peak = max(peak, m.HeapInuse)
+		}
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+	}
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, resp.ContentLength, size)
+	return size, peak
+}
+
+func TestResultLargeTakesLittleMemory(t *testing.T) {
+	h := newHarness(t)
+	id := h.large(50 << 20)
+	runtime.GC()
+	var before runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start := time.Now()
+	size, peak := fetch(t, h, id)
+	took := time.Since(start)
+	require.Greater(t, size, int64(66<<20))
+	grown := int64(peak) - int64(before.HeapInuse)
+	t.Logf("50 MB as %d MB of base64 in %v; the heap grew by %.1f MiB", size>>20, took.Round(time.Millisecond), float64(grown)/(1<<20))
+	require.Less(t, grown, int64(16<<20))
+	require.Zero(t, h.store.opened.Load())
+}
+
+func TestResultClientLeaves(t *testing.T) {
+	h := newHarness(t)
+	id := h.large(200 << 20)
+	conn, err := net.Dial("tcp", h.addr)
+	require.NoError(t, err)
+	_, err = fmt.Fprintf(conn, "GET /status/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", id, keyA)
+	require.NoError(t, err)
+	_, err = io.ReadFull(conn, make([]byte, 1<<20))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, h.store.opened.Load())
+	require.NoError(t, conn.Close())
+	require.Eventually(t, func() bool { return h.store.opened.Load() == 0 }, 5*time.Second, time.Millisecond)
+}
+
+func TestLinks(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	raw := randomBytes(t, 300_000)
+	h.complete(run, raw)
+	run.result.Images[0].Filename = "a b&ü?.png"
+	a := h.do("GET", "/status/"+id+"?output=url", "")
+	require.Equal(t, 200, a.status)
+	img := a.body["output"].(map[string]any)["images"].([]any)[0].(map[string]any)
+	require.Equal(t, "url", img["type"])
+	require.NotContains(t, img, "data")
+	require.NotEmpty(t, img["url_expires_at"])
+	link := img["url"].(string)
+	noKey := []string{"Authorization", ""}
+	get := func(method, link string, headers ...string) answer {
+		return h.do(method, link, "", append(headers, noKey...)...)
+	}
+
+	got := get("GET", link)
+	require.Equal(t, 200, got.status, "%s", got.raw)
+	require.True(t, bytes.Equal(raw, got.raw))
+	require.Equal(t, "image/png", got.header.Get("Content-Type"))
+	require.Contains(t, got.header.Get("Content-Disposition"), "inline")
+	require.Equal(t, "nosniff", got.header.Get("X-Content-Type-Options"))
+	require.Contains(t, got.header.Get("Content-Security-Policy"), "sandbox")
+	tag := got.header.Get("ETag")
+	require.Equal(t, `"`+run.result.Images[0].SHA256+`"`, tag)
+
+	head := get("HEAD", link)
+	require.Equal(t, 200, head.status)
+	require.Equal(t, "300000", head.header.Get("Content-Length"))
+	part := get("GET", link, "Range", "bytes=100-199")
+	require.Equal(t, 206, part.status)
+	require.Equal(t, "bytes 100-199/300000", part.header.Get("Content-Range"))
+	require.Equal(t, raw[100:200], part.raw)
+	require.Equal(t, raw[299_990:], get("GET", link, "Range", "bytes=-10").raw)
+	require.Equal(t, raw[299_000:], get("GET", link, "Range", "bytes=299000-").raw)
+	require.Equal(t, 200, get("GET", link, "Range", "bytes=0-1,5-6").status)
+	require.Equal(t, 200, get("GET", link, "Range", "bytes=0-1", "If-Range", `"old"`).status)
+	require.Equal(t, 206, get("GET", link, "Range", "bytes=0-1", "If-Range", tag).status)
+	out := get("GET", link, "Range", "bytes=300000-")
+	h.requireError(out, 416, CodeRange)
+	require.Equal(t, "bytes */300000", out.header.Get("Content-Range"))
+	same := get("GET", link, "If-None-Match", `"x", W/`+tag)
+	require.Equal(t, 304, same.status)
+	require.Empty(t, same.raw)
+
+	for name, forged := range map[string]string{
+		"signature": link[:len(link)-2] + "xx",
+		"expiry":    strings.Replace(link, "expires=1", "expires=2", 1),
+		"filename":  strings.Replace(link, "a%20b", "a%20c", 1),
+		"job":       strings.Replace(link, id, "other", 1),
+		"sha":       strings.Replace(link, run.result.Images[0].SHA256, strings.Repeat("0", 64), 1),
+	} {
+		require.NotEqual(t, link, forged, name)
+		h.requireError(get("GET", forged), 403, CodeInvalidLink)
+	}
+	bare, _, _ := strings.Cut(link, "?")
+	h.requireError(get("GET", bare), 401, CodeUnauthorized)
+	require.Equal(t, 200, h.do("GET", bare, "").status, "the owner needs no signature")
+	require.Equal(t, 200, h.do("GET", "/outputs/"+id+"/"+run.result.Images[0].SHA256, "").status)
+	h.requireError(h.do("GET", bare, "", "Authorization", "Bearer "+keyB), 404, CodeNotFound)
+	h.requireError(h.do("GET", "/outputs/"+id+"/"+strings.Repeat("0", 64), ""), 404, CodeNotFound)
+
+	delete(h.store.objects, run.result.Images[0].Ref)
+	h.requireError(get("GET", link), 500, CodeOutputLost)
+
+	require.NotContains(t, h.log.String(), "signature", "the log keeps no secret")
+	later := time.Now().Add(linkLife + clockSkew + time.Minute)
+	h.server.now = func() time.Time { return later }
+	h.requireError(get("GET", link), 403, CodeLinkExpired)
+}
+
+func TestLinksOfATenantThatIsGone(t *testing.T) {
+	key := []byte("0123456789abcdef")
+	with := newSigner(key, []Key{{Tenant: "a"}, {Tenant: "b"}}, "a")
+	without := newSigner(key, []Key{{Tenant: "a"}}, "a")
+	signature := with.sign("b", "/outputs/x", 5)
+	tenant, ok := with.verify("/outputs/x", 5, signature)
+	require.True(t, ok)
+	require.Equal(t, "b", tenant)
+	_, ok = without.verify("/outputs/x", 5, signature)
+	require.False(t, ok)
+}
+
+func TestDownloadNeverShowsScripts(t *testing.T) {
+	h := newHarness(t)
+	for _, media := range []string{"image/svg+xml", "text/html", "application/xhtml+xml", "text/plain", "application/octet-stream", ""} {
+		id, run := h.submitted()
+		blob := h.store.put("outputs/"+id+"/", []byte("<script>"))
+		run.result = comfy.Result{Files: []comfy.Output{{Filename: "x.svg", Ref: blob.Key, ContentType: media, SHA256: blob.SHA256, SizeBytes: blob.Size}}}
+		h.finish(run, enums.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+		a := h.do("GET", "/outputs/"+id+"/"+blob.SHA256, "")
+		require.Equal(t, 200, a.status)
+		require.Equal(t, "application/octet-stream", a.header.Get("Content-Type"), media)
+		require.Equal(t, "attachment; filename=x.svg", a.header.Get("Content-Disposition"))
+		require.Equal(t, "nosniff", a.header.Get("X-Content-Type-Options"))
+	}
+}
+
+func TestClosedJobsAreBounded(t *testing.T) {
+	c := newClosedJobs()
+	expires := time.Now().Add(time.Hour)
+	for i := range 1000 {
+		j := &job{id: fmt.Sprint(i), status: comfy.Status{ExpiresAt: &expires}}
+		c.add(j)
+		c.addBody(j, make([]byte, maxBody))
+	}
+	require.LessOrEqual(t, c.size, maxClosedBytes)
+	require.Greater(t, c.size, maxClosedBytes/2)
+	require.NotNil(t, c.get("999", time.Now()))
+	require.Nil(t, c.get("0", time.Now()))
+	total := 0
+	for _, j := range c.jobs.Values() {
+		total += sizeOf(j)
+	}
+	require.Equal(t, total, c.size)
+}
+
+func TestKeepsNoLargeBody(t *testing.T) {
+	h := newHarness(t)
+	id := h.large(maxBody)
+	fetch(t, h, id)
+	require.Nil(t, h.server.closed.get(id, time.Now()).body)
+}
+
+// brokenStore fails after the first hundred kilobytes of an object.
+type brokenStore struct {
+	*fakeStore
+	panics bool
+}
+
+func (b *brokenStore) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	object, err := b.fakeStore.Open(ctx, key, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(io.LimitReader(object, 100_000), failing{panics: b.panics}), object}, nil
+}
+
+type failing struct{ panics bool }
+
+func (f failing) Read([]byte) (int, error) {
+	if f.panics {
+		panic("disk on fire")
+	}
+	return 0, io.ErrClosedPipe
+}

@@ -1,0 +1,121 @@
+// Package api is comfyd's HTTP side: the calls of the PRD and what was added to them, written on Fiber. It is the only
+// place that turns HTTP into Temporal calls. It keeps nothing but caches: jobs live in Temporal, bytes in the store, so
+// any number of replicas may serve the same namespace.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/singleflight"
+)
+
+// Limits of one connection.
+const (
+	headerLimit   = 16 << 10         // bytes of request line and headers together
+	headerTimeout = 30 * time.Second // for the headers, and for each pause within a body
+	writeTimeout  = 30 * time.Second // for a short answer, and for each piece of a long one
+	idleTimeout   = 2 * time.Minute
+)
+
+// Server answers HTTP requests. Its methods are safe for concurrent use.
+type Server struct {
+	opts     Options
+	temporal Temporal
+	store    Store
+	catalogs Catalogs
+	log      logrus.FieldLogger
+	app      *fiber.App
+	keys     *keyring
+	signer   *signer
+	now      func() time.Time
+
+	closed  *closedJobs
+	open    *openJobs
+	reads   singleflight.Group
+	waiters atomic.Int64
+	memory  *budget
+	ready   readiness
+
+	// life ends when the last response is out; draining ends when the server begins to stop, so that nobody holds it up.
+	life     context.Context
+	endLife  context.CancelFunc
+	draining context.Context
+	drain    context.CancelFunc
+	lingers  sync.WaitGroup
+}
+
+// New makes a server; Serve starts it. A wrong option is an error that names it.
+func New(o Options) (*Server, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		opts: o, temporal: o.Temporal, store: o.Store, catalogs: o.Catalogs, log: o.Log,
+		keys:   newKeyring(o.Keys),
+		signer: newSigner(o.SigningKey, o.Keys, o.DefaultTenant),
+		now:    time.Now,
+		closed: newClosedJobs(), open: newOpenJobs(),
+		memory: newBudget(bodiesInMemory * o.BodyLimit),
+	}
+	s.life, s.endLife = context.WithCancel(context.Background())
+	s.draining, s.drain = context.WithCancel(s.life)
+	s.build()
+	return s, nil
+}
+
+// build makes the Fiber app.
+func (s *Server) build() {
+	s.app = fiber.New(fiber.Config{
+		AppName:                      "comfyd",
+		CaseSensitive:                true,
+		Immutable:                    true, // strings of a request outlive it: in caches, and as keys of shared reads
+		StreamRequestBody:            true,
+		DisablePreParseMultipartForm: true,
+		BodyLimit:                    int(s.opts.BodyLimit),
+		ReadTimeout:                  headerTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		ReadBufferSize:               headerLimit,
+		WriteBufferSize:              headerLimit,
+		ErrorHandler:                 s.handleError,
+		DisableStartupMessage:        true,
+		EnableTrustedProxyCheck:      true, // without it Fiber believes everybody's X-Forwarded-*
+		TrustedProxies:               s.opts.TrustedProxies,
+		ProxyHeader:                  fiber.HeaderXForwardedFor,
+		EnableIPValidation:           true,
+	})
+	s.routes()
+	server := s.app.Server()
+	server.Handler = s.serve(server.Handler)
+	server.HeaderReceived = s.headerReceived
+	server.CloseOnShutdown = true
+}
+
+// Serve answers requests on l until Shutdown is called. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.app.Listener(l); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops listening, lets requests end, and returns when all have, or with ctx's error when it ends first.
+// Requests that wait for a job's end are answered at once.
+func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.endLife()
+	s.drain()
+	err := s.app.ShutdownWithContext(ctx)
+	s.lingers.Wait()
+	if err != nil {
+		return fmt.Errorf("stop the HTTP server: %w", err)
+	}
+	return nil
+}

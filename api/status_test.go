@@ -1,0 +1,328 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+func TestStatusUnknown(t *testing.T) {
+	h := newHarness(t)
+	id, _ := h.submitted()
+	other := newRun("other-type", "SomethingElse")
+	h.temporal.runs["other-type"] = other
+	for name, c := range map[string][2]string{
+		"unknown":         {"nope", keyA},
+		"another tenant":  {id, keyB},
+		"another type":    {"other-type", keyA},
+		"control bytes":   {"%00x", keyA},
+		"not UTF-8":       {"%ff", keyA},
+		"a broken escape": {"%zz", keyA},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.t = t
+			for _, path := range []string{"/status/", "/jobs/"} {
+				a := rawGet(t, h, path+c[0], c[1])
+				h.requireError(a, 404, CodeNotFound)
+				require.JSONEq(t, `{"error":"Call ID not found or invalid.","code":"not_found"}`, string(a.raw))
+			}
+		})
+	}
+}
+
+// rawGet sends a path as it is, which url.Parse would refuse.
+func rawGet(t *testing.T, h *harness, path, key string) answer {
+	t.Helper()
+	req, err := http.NewRequest("GET", "http://"+h.addr, nil)
+	require.NoError(t, err)
+	req.URL.Opaque = path
+	req.Header.Set("Authorization", "Bearer "+key)
+	resp, err := h.client.Do(req)
+	require.NoError(t, err)
+	return h.read(resp)
+}
+
+func TestStatusRunningSaysWhatThePRDSays(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	position := 3
+	h.change(run, func() {
+		run.own = &comfy.Status{State: comfy.Running, Phase: comfy.PhaseQueued, Attempts: 1, Backend: "url", QueuePosition: &position}
+	})
+	a := h.do("GET", "/status/"+id, "")
+	require.Equal(t, 202, a.status)
+	require.Equal(t, id, a.body["id"])
+	require.Equal(t, "RUNNING", a.body["status"])
+	require.Equal(t, "queued", a.body["phase"])
+	require.EqualValues(t, 1, a.body["attempts"])
+	require.EqualValues(t, 3, a.body["queue_position"])
+	require.Equal(t, "url", a.body["backend"])
+	require.NotEmpty(t, a.body["created_at"])
+}
+
+func prompt(t *testing.T, state enums.PendingActivityState, beat *heartbeat) *workflowpb.PendingActivityInfo {
+	info := &workflowpb.PendingActivityInfo{ActivityType: &commonpb.ActivityType{Name: comfy.ActivityPrompt}, State: state}
+	if beat != nil {
+		payloads, err := converter.GetDefaultDataConverter().ToPayloads(beat)
+		require.NoError(t, err)
+		info.HeartbeatDetails = payloads
+	}
+	return info
+}
+
+func TestStatusMerge(t *testing.T) {
+	position := 2
+	handle := &backend.Handle{Pool: "url", Submission: 2}
+	running := &backend.Update{Running: true, Progress: comfy.Progress{Value: 0.5, NodesDone: 1, NodesTotal: 2, CurrentNode: "1"}}
+	scheduled, started := enums.PENDING_ACTIVITY_STATE_SCHEDULED, enums.PENDING_ACTIVITY_STATE_STARTED
+	for name, c := range map[string]struct {
+		own     *comfy.Status
+		pending *workflowpb.PendingActivityInfo
+		cancel  bool
+		phase   string
+		check   func(t *testing.T, body map[string]any)
+	}{
+		"nothing known":         {phase: "queued"},
+		"only the query":        {own: &comfy.Status{Phase: comfy.PhaseCollecting}, phase: "collecting"},
+		"warm-up, no worker":    {pending: &workflowpb.PendingActivityInfo{ActivityType: &commonpb.ActivityType{Name: comfy.ActivityWarmUp}}, phase: "warming"},
+		"collect, no worker":    {pending: &workflowpb.PendingActivityInfo{ActivityType: &commonpb.ActivityType{Name: comfy.ActivityCollect}}, phase: "collecting"},
+		"waits for a GPU":       {own: &comfy.Status{Phase: comfy.PhaseRunning}, pending: prompt(t, scheduled, nil), phase: "queued"},
+		"picked up":             {own: &comfy.Status{Phase: comfy.PhaseRunning}, pending: prompt(t, started, nil), phase: "queued"},
+		"between two attempts":  {pending: prompt(t, scheduled, &heartbeat{Handle: handle, Update: running}), phase: "running"},
+		"cancel asked for":      {own: &comfy.Status{Phase: comfy.PhaseRunning}, cancel: true, phase: "canceling"},
+		"cancel under way":      {pending: prompt(t, enums.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED, &heartbeat{Handle: handle, Update: running}), phase: "canceling"},
+		"in the backend's line": {pending: prompt(t, started, &heartbeat{Handle: handle, Update: &backend.Update{QueuePosition: &position}}), phase: "queued", check: func(t *testing.T, body map[string]any) { require.EqualValues(t, 2, body["queue_position"]) }},
+		"runs": {own: &comfy.Status{Attempts: 1, Backend: "x"}, pending: prompt(t, started, &heartbeat{Handle: handle, Update: running}), phase: "running", check: func(t *testing.T, body map[string]any) {
+			require.Equal(t, map[string]any{"value": 0.5, "nodes_done": 1.0, "nodes_total": 2.0, "current_node": "1"}, body["progress"])
+			require.EqualValues(t, 2, body["attempts"])
+			require.Equal(t, "url", body["backend"])
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			id, run := h.submitted()
+			h.change(run, func() {
+				run.own, run.extended.CancelRequested = c.own, c.cancel
+				if c.pending != nil {
+					run.pending = []*workflowpb.PendingActivityInfo{c.pending}
+				}
+			})
+			start := time.Now()
+			a := h.do("GET", "/status/"+id, "")
+			require.Equal(t, 202, a.status)
+			require.Equal(t, c.phase, a.body["phase"])
+			if c.own == nil {
+				require.Less(t, time.Since(start), queryTimeout, "without a worker Describe alone answers")
+			}
+			if c.check != nil {
+				c.check(t, a.body)
+			}
+		})
+	}
+}
+
+func TestStatusManyPollersCostOneRead(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
+	h.server.now = stopped()
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			for range 10 {
+				require.Equal(t, 202, h.do("GET", "/status/"+id, "").status)
+			}
+		})
+	}
+	wg.Wait()
+	// All that came before the first read was done share it; those after it find it remembered.
+	require.LessOrEqual(t, h.temporal.queries.Load(), int64(2))
+}
+
+func stopped() func() time.Time {
+	now := time.Now()
+	return func() time.Time { return now }
+}
+
+func TestStatusIsAtMostAQuarterOfASecondOld(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	now := time.Now()
+	h.server.now = func() time.Time { return now }
+	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseWarming} })
+	require.Equal(t, "warming", h.do("GET", "/status/"+id, "").body["phase"])
+	h.temporal.mu.Lock()
+	run.own = &comfy.Status{Phase: comfy.PhaseRunning}
+	h.temporal.mu.Unlock()
+	require.Equal(t, "warming", h.do("GET", "/status/"+id, "").body["phase"])
+	now = now.Add(openFor)
+	require.Equal(t, "running", h.do("GET", "/status/"+id, "").body["phase"])
+}
+
+func TestStatusFailed(t *testing.T) {
+	failure := comfy.Failure{
+		Code: comfy.NodeFailed, Message: "node 2 failed: boom", NodeID: "2", Attempts: 2, Backend: "url", Metrics: comfy.Metrics{TotalMS: 7},
+		NodeErrors: comfy.NodeErrors{"2": {ClassType: "SaveImage"}},
+	}
+	for name, c := range map[string]struct {
+		status  enums.WorkflowExecutionStatus
+		err     error
+		code    string
+		message string
+		node    any
+	}{
+		"failed":        {enums.WORKFLOW_EXECUTION_STATUS_FAILED, temporal.NewNonRetryableApplicationError("short", "node_failed", nil, failure), "node_failed", "node 2 failed: boom", "2"},
+		"no details":    {enums.WORKFLOW_EXECUTION_STATUS_FAILED, temporal.NewNonRetryableApplicationError("gone", "backend_lost", nil), "backend_lost", "gone", nil},
+		"a fault":       {enums.WORKFLOW_EXECUTION_STATUS_FAILED, temporal.NewApplicationError("/root/secret.go:3", "wrapError"), "internal", "The job failed by a fault of comfyd. The Temporal UI and the worker's log have the details under its ID.", nil},
+		"canceled":      {enums.WORKFLOW_EXECUTION_STATUS_CANCELED, temporal.NewCanceledError(), "canceled", "The job was canceled.", nil},
+		"canceled with": {enums.WORKFLOW_EXECUTION_STATUS_CANCELED, temporal.NewCanceledError(comfy.Failure{Message: "canceled while it ran", Attempts: 1}), "canceled", "canceled while it ran", nil},
+		"terminated":    {enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, temporal.NewCanceledError(), "internal", "The job was terminated by an operator in Temporal.", nil},
+		"timed out":     {enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT, temporal.NewCanceledError(), "timeout", "The job did not end within its time limits.", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			id, run := h.submitted()
+			run.failure = endError(t, c.err)
+			run.info.StartTime.Seconds -= 5
+			h.finish(run, c.status)
+			a := h.do("GET", "/status/"+id, "")
+			require.Equal(t, 200, a.status)
+			require.Equal(t, "FAILED", a.body["status"])
+			require.Equal(t, c.code, a.body["code"])
+			require.Equal(t, c.message, a.body["error"])
+			require.Equal(t, c.node, a.body["node_id"])
+			require.NotEmpty(t, a.body["expires_at"])
+			require.Positive(t, a.body["metrics"].(map[string]any)["total_ms"])
+			require.NotContains(t, string(a.raw), "secret")
+		})
+	}
+}
+
+func TestStatusOfAClosedJobIsReadOnce(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.complete(run, []byte("picture"))
+	first := h.do("GET", "/status/"+id, "")
+	require.Equal(t, 200, first.status)
+	describes, gets, opened := h.temporal.describes.Load(), h.temporal.gets.Load(), h.store.opened.Load()
+	for range 5 {
+		require.Equal(t, first.raw, h.do("GET", "/jobs/"+id, "").raw)
+	}
+	require.Equal(t, []int64{describes, gets, opened}, []int64{h.temporal.describes.Load(), h.temporal.gets.Load(), h.store.opened.Load()})
+	h.requireError(h.do("GET", "/status/"+id, "", "Authorization", "Bearer "+keyB), 404, CodeNotFound)
+
+	// After retention Temporal decides again.
+	h.server.now = func() time.Time { return time.Now().Add(8 * 24 * time.Hour) }
+	delete(h.temporal.runs, id)
+	h.requireError(h.do("GET", "/status/"+id, ""), 404, CodeNotFound)
+}
+
+func TestStatusOfAChildJob(t *testing.T) {
+	h := newHarness(t, func(o *Options) { o.DefaultTenant = "b" })
+	id := "parent/run 1?x_7"
+	run := newRun(id, comfy.WorkflowName)
+	run.own = &comfy.Status{Phase: comfy.PhaseRunning}
+	h.temporal.runs[id] = run
+	require.Equal(t, 404, h.do("GET", "/status/"+url.PathEscape(id), "").status)
+	a := h.do("GET", "/status/"+url.PathEscape(id), "", "Authorization", "Bearer "+keyB)
+	require.Equal(t, 202, a.status)
+	require.Equal(t, id, a.body["id"])
+}
+
+func TestStatusWaits(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
+	start := time.Now()
+	require.Equal(t, 202, h.do("GET", "/status/"+id+"?wait=1", "").status)
+	require.GreaterOrEqual(t, time.Since(start), time.Second)
+
+	answers := make(chan answer)
+	go func() { answers <- h.do("GET", "/status/"+id+"?wait=15", "") }()
+	require.Eventually(t, func() bool { return h.temporal.gets.Load() == 2 }, 5*time.Second, time.Millisecond)
+	h.complete(run, []byte("x"))
+	require.Equal(t, 200, (<-answers).status)
+	require.Less(t, time.Since(start), 10*time.Second)
+	for _, wrong := range []string{"x", "-1", "1.5"} {
+		h.requireError(h.do("GET", "/status/"+id+"?wait="+wrong, ""), 400, CodeInvalidRequest)
+	}
+	h.requireError(h.do("GET", "/status/"+id+"?output=x", ""), 400, CodeInvalidRequest)
+}
+
+func TestStatusWaitEndsWithTheServer(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
+	answers := make(chan answer)
+	go func() { answers <- h.do("GET", "/status/"+id+"?wait=60", "") }()
+	require.Eventually(t, func() bool { return h.temporal.gets.Load() == 1 }, 5*time.Second, time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	require.NoError(t, h.server.Shutdown(ctx))
+	require.Equal(t, 202, (<-answers).status)
+}
+
+func TestStatusTooManyWaiters(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
+	h.server.waiters.Store(maxWaiters)
+	start := time.Now()
+	require.Equal(t, 202, h.do("GET", "/status/"+id+"?wait=30", "").status)
+	require.Less(t, time.Since(start), 5*time.Second)
+	require.EqualValues(t, maxWaiters, h.server.waiters.Load())
+}
+
+func TestStatusWithoutTemporal(t *testing.T) {
+	h := newHarness(t)
+	h.temporal.err = serviceerror.NewUnavailable("refused")
+	a := h.do("GET", "/status/x", "")
+	h.requireError(a, 503, CodeUnavailable)
+	require.Equal(t, "2", a.header.Get("Retry-After"))
+}
+
+func TestCancel(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
+	require.Equal(t, "running", h.do("GET", "/status/"+id, "").body["phase"])
+	h.requireError(h.do("POST", "/cancel/"+id, "", "Authorization", "Bearer "+keyB), 404, CodeNotFound)
+	require.False(t, run.extended.CancelRequested)
+
+	for range 2 { // twice is as good as once
+		a := h.do("POST", "/cancel/"+id, "")
+		require.Equal(t, 202, a.status)
+		require.Equal(t, id, a.body["id"])
+		require.Equal(t, "RUNNING", a.body["status"])
+		require.Equal(t, "canceling", a.body["phase"])
+		require.Equal(t, "canceling", h.do("GET", "/status/"+id, "").body["phase"], "at once, whatever was remembered")
+	}
+	run.failure = endError(t, temporal.NewCanceledError())
+	h.finish(run, enums.WORKFLOW_EXECUTION_STATUS_CANCELED)
+	a := h.do("POST", "/cancel/"+id, "")
+	require.Equal(t, 200, a.status)
+	require.Equal(t, "FAILED", a.body["status"])
+	require.Equal(t, "canceled", a.body["code"])
+
+	done, doneRun := h.submitted()
+	h.complete(doneRun, []byte("x"))
+	a = h.do("POST", "/cancel/"+done, "")
+	require.Equal(t, 200, a.status)
+	require.Equal(t, "COMPLETED", a.body["status"])
+	require.NotContains(t, string(a.raw), "base64")
+	h.requireError(h.do("POST", "/cancel/nope", ""), 404, CodeNotFound)
+}

@@ -1,0 +1,230 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/google/uuid"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/comfyd/comfyd/comfy"
+)
+
+const (
+	// claimCheck is the size in bytes above which a graph goes to the store instead of Temporal's history.
+	claimCheck = 128 << 10
+	// maxRequest is the largest comfy.Request; Temporal refuses payloads above 2 MiB.
+	maxRequest = 1536 << 10
+	// grace is what a job may take beside its wait and its run (collection, retries) before Temporal itself ends it.
+	// The workflow's own timers end it long before; this is for the case that no worker is there to run them.
+	grace = time.Hour
+
+	storeTimeout = 2 * time.Minute
+	startTimeout = 10 * time.Second
+)
+
+// submit is POST /submit_workflow.
+func (s *Server) submit(c *fiber.Ctx) error {
+	if err := requireJSON(c); err != nil {
+		return err
+	}
+	key, err := idempotencyKey(c)
+	if err != nil {
+		return err
+	}
+	sub, err := s.readSubmission(c)
+	if err != nil {
+		return err
+	}
+	graph, err := comfy.ParseGraph(sub.workflow)
+	if err != nil {
+		return graphError(err)
+	}
+	if err := sub.check(int(s.opts.MaxRunTimeout / time.Second)); err != nil {
+		return err
+	}
+	j := &start{tenant: about(c).tenant, key: key, graph: graph, sub: sub, requestID: about(c).id}
+	j.id = jobID(j.tenant, key)
+	about(c).callID = j.id
+	replayed, err := s.start(j)
+	if err != nil {
+		return err
+	}
+	if replayed {
+		c.Set(headerReplayed, "true")
+	}
+	return c.Status(http.StatusAccepted).JSON(accepted{
+		ID: j.id, Status: comfy.Running,
+		StatusURL: s.url(c, "/status/"+url.PathEscape(j.id)), CancelURL: s.url(c, "/cancel/"+url.PathEscape(j.id)),
+	})
+}
+
+// accepted is the 202 of a submission.
+type accepted struct {
+	ID        string      `json:"id"`
+	Status    comfy.State `json:"status"`
+	StatusURL string      `json:"status_url"`
+	CancelURL string      `json:"cancel_url"`
+}
+
+func (s *Server) readSubmission(c *fiber.Ctx) (*submission, error) {
+	body := s.openBody(c, s.memory)
+	defer body.close()
+	sub, err := decodeSubmission(body)
+	if body.failure() != nil {
+		return nil, body.failure()
+	}
+	return sub, err
+}
+
+// start is a job on its way to Temporal.
+type start struct {
+	id, tenant, key, requestID string
+	sub                        *submission
+	graph                      *comfy.Graph
+	request                    comfy.Request
+}
+
+// start moves bytes to the store, asks whether any backend can run the job, and starts the workflow. It reports true
+// when the job was there already, under the same Idempotency-Key and from the same request.
+//
+// It goes by the server's life rather than the request's: a client that leaves must not leave half a submission.
+func (s *Server) start(j *start) (replayed bool, err error) {
+	if err := s.claim(j); err != nil {
+		return false, err
+	}
+	digest, err := digestOf(&j.request)
+	if err != nil {
+		return false, err
+	}
+	memo := comfy.Submission{Tenant: j.tenant, Digest: digest, RequestID: j.requestID}
+	ctx, cancel := context.WithTimeout(s.life, startTimeout)
+	defer cancel()
+	// A repeated request gets its first answer, even where the catalogue has changed since.
+	if j.key != "" {
+		if found, err := s.replay(ctx, j.id, memo); found || err != nil {
+			return found, err
+		}
+	}
+	if f := s.catalogs.Check(ctx, j.graph, inputNames(j.request.Images), j.request.Backend); f != nil {
+		return false, refusal(f)
+	}
+	_, err = s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
+	var already *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &already) {
+		found, err := s.replay(ctx, j.id, memo)
+		if err == nil && !found {
+			err = failf(CodeUnavailable, "The job under this Idempotency-Key has just been forgotten. Try again.")
+		}
+		return found, err
+	}
+	if err != nil {
+		e := temporalError(err)
+		if e.Code == CodeNotFound { // the namespace is
+			e = failf(CodeUnavailable, "Temporal does not know the namespace that keeps the jobs.").because(err)
+		}
+		return false, e
+	}
+	return false, nil
+}
+
+// claim puts into the store what does not belong into Temporal's history, and makes the workflow's input.
+func (s *Server) claim(j *start) error {
+	ctx, cancel := context.WithTimeout(s.life, storeTimeout)
+	defer cancel()
+	images, err := s.storeImages(ctx, j.tenant, j.sub.images)
+	if err != nil {
+		return err
+	}
+	j.request = comfy.Request{
+		Workflow: j.graph.JSON(), Images: images,
+		TimeoutSeconds: j.sub.timeoutSeconds, Priority: j.sub.priority, Backend: j.sub.backend,
+		Metadata: j.sub.metadata, ExtraPNGInfo: j.sub.extraPNGInfo, StripMetadata: j.sub.stripMetadata,
+	}
+	if len(j.request.Workflow) > claimCheck {
+		blob, err := s.store.PutHashed(ctx, "graphs/"+j.tenant+"/", bytes.NewReader(j.request.Workflow))
+		if err != nil {
+			return storeError(err)
+		}
+		j.request.Workflow, j.request.WorkflowRef = nil, blob.Key
+	}
+	return nil
+}
+
+// digestOf tells one request from another. Graph and files stand in it by content.
+func digestOf(r *comfy.Request) (string, error) {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return "", fmt.Errorf("encode the request: %w", err)
+	}
+	if len(raw) > maxRequest {
+		return "", failf(CodeLimitExceeded, "The job's fields beside the graph and the files have %d bytes together; at most %d are allowed.", len(raw), maxRequest)
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+func (s *Server) startOptions(j *start, memo comfy.Submission) client.StartWorkflowOptions {
+	run := s.opts.RunTimeout
+	if j.sub.timeoutSeconds > 0 {
+		run = time.Duration(j.sub.timeoutSeconds) * time.Second
+	}
+	attributes := []temporal.SearchAttributeUpdate{temporal.NewSearchAttributeKeyKeyword(comfy.AttrTenant).ValueSet(j.tenant)}
+	if len(j.sub.metadata) > 0 {
+		attributes = append(attributes, temporal.NewSearchAttributeKeyKeywordList(comfy.AttrMetadata).ValueSet(labels(j.sub.metadata)))
+	}
+	return client.StartWorkflowOptions{
+		ID:                       j.id,
+		TaskQueue:                comfy.TaskQueue,
+		WorkflowExecutionTimeout: s.opts.StartTimeout + run + grace,
+		WorkflowIDReusePolicy:    enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+		Memo:                     map[string]any{comfy.MemoSubmission: memo},
+		TypedSearchAttributes:    temporal.NewSearchAttributes(attributes...),
+		Priority:                 temporal.Priority{PriorityKey: j.sub.priority, FairnessKey: j.tenant},
+		StaticSummary:            summary(j),
+
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+	}
+}
+
+// summary is what a person sees of the job in the list of the Temporal UI.
+func summary(j *start) string {
+	text := fmt.Sprintf("%s: %d nodes", j.tenant, len(j.graph.Nodes))
+	if n := len(j.sub.images); n > 0 {
+		text += fmt.Sprintf(", %d files", n)
+	}
+	if j.sub.backend != "" {
+		text += ", for " + j.sub.backend
+	}
+	return text
+}
+
+// jobID is random without a key. With one it is the same for the same tenant and key, in every replica.
+func jobID(tenant, key string) string {
+	if key == "" {
+		return uuid.NewString()
+	}
+	return uuid.NewSHA1(uuid.NewSHA1(jobNamespace, []byte(tenant)), []byte(key)).String()
+}
+
+// url makes an address that the client can use: under the public URL, or under the one that it used itself.
+func (s *Server) url(c *fiber.Ctx, path string) string {
+	if s.opts.PublicURL != "" {
+		return strings.TrimSuffix(s.opts.PublicURL, "/") + path
+	}
+	return c.BaseURL() + path
+}

@@ -1,0 +1,82 @@
+package comfyd_test
+
+import (
+	"go/build"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/comfyd/comfyd/"
+
+// arrows says which packages of ours each package may import, outside its tests. All arrows end at comfy; the API, the
+// worker, the backends and the store never meet but in internal/app.
+var arrows = map[string][]string{
+	"comfy":                 {},
+	"store":                 {"comfy"},
+	"backend":               {"comfy"},
+	"backend/backendtest":   {"comfy", "backend"},
+	"backend/comfyhttp":     {"comfy", "backend", "internal/catalog"},
+	"backend/localcomfy":    {"comfy", "backend", "backend/comfyhttp"},
+	"activities":            {"comfy", "backend"},
+	"workflows":             {"comfy", "backend", "activities"},
+	"worker":                {"comfy", "backend", "activities", "workflows", "internal/catalog"},
+	"api":                   {"comfy", "backend"},
+	"client":                {"comfy"},
+	"internal/catalog":      {"comfy", "backend"},
+	"internal/cli":          {"comfy", "client"},
+	"internal/config":       {},
+	"internal/logs":         {},
+	"internal/embedded":     {"internal/logs"},
+	"internal/fakecomfy":    {},
+	"internal/fakeapi":      {"comfy", "client"},
+	"internal/app":          {"*"},
+	"cmd/comfyd":            {"internal/app", "internal/cli", "internal/config", "internal/logs"},
+	"internal/comfyuitest":  {},
+	"internal/app/apptest":  {"*"},
+	"backend/comfyhttp/try": {},
+}
+
+func TestArrows(t *testing.T) {
+	seen := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if n := d.Name(); path != "." && (strings.HasPrefix(n, ".") || n == "testdata" || n == "tools" || n == "data" || n == "demo") {
+			return fs.SkipDir
+		}
+		p, err := build.Default.ImportDir(path, 0)
+		if err != nil || path == "." { // no Go files
+			return nil
+		}
+		seen++
+		path = filepath.ToSlash(path)
+		allowed, known := arrows[path]
+		require.True(t, known, "the package %s has no line in arrows", path)
+		for _, imported := range p.Imports {
+			to, ours := strings.CutPrefix(imported, module)
+			if path == "comfy" {
+				require.NotContains(t, strings.Split(imported, "/")[0], ".", "comfy imports the standard library only")
+			}
+			if ours && allowed != nil && !contains(allowed, to) {
+				t.Errorf("%s must not import %s", path, to)
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.Greater(t, seen, 10, "the walk found the packages")
+}
+
+func contains(allowed []string, to string) bool {
+	for _, a := range allowed {
+		if a == "*" || a == to {
+			return true
+		}
+	}
+	return false
+}

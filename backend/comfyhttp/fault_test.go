@@ -1,0 +1,455 @@
+package comfyhttp
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/fakecomfy"
+)
+
+// TestWithoutSocket: F8, the history decides.
+func TestWithoutSocket(t *testing.T) {
+	for name, spoil := range map[string]func(s *fakecomfy.Server){
+		"silent":  func(s *fakecomfy.Server) { s.Mute(true) },
+		"refused": func(s *fakecomfy.Server) { s.NoSockets(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := setup(t, nil)
+			spoil(f.s)
+			gate := f.s.Hold("SaveImage")
+			p := f.prompt(solid(1))
+			end := f.run(p, nil)
+			gate.Reached()
+			before := f.s.Requests("GET /queue")
+			f.s.Await("a look at the queue, which tells that it runs", func() bool { return f.s.Requests("GET /queue") > before+1 })
+			gate.Open()
+			require.Len(t, f.succeeds(end).Files, 1)
+			require.Equal(t, 1, f.s.Runs(p.ID))
+			u := f.rec.Updates()
+			require.True(t, u[len(u)-1].Running)
+		})
+	}
+}
+
+func TestSocketBreaks(t *testing.T) {
+	f := setup(t, nil)
+	gate := f.s.Hold("SaveImage")
+	end := f.run(f.prompt(solid(1)), nil)
+	gate.Reached()
+	f.s.CloseSockets()
+	f.s.Await("a new socket", func() bool { return f.s.Sockets() == 1 })
+	gate.Open()
+	f.succeeds(end)
+}
+
+// TestDeafSocket: a server that has dropped a socket from its table says nothing on it for ever.
+func TestDeafSocket(t *testing.T) {
+	f := setup(t, func(_ *Options, tm *timing) { tm.deaf = 50 * time.Millisecond })
+	gate := f.s.Hold("SaveImage")
+	p := f.prompt(solid(1))
+	end := f.run(p, nil)
+	gate.Reached()
+	f.s.Mute(true)
+	f.s.CloseSockets()
+	f.s.Await("a deaf socket", func() bool { return f.s.Sockets() == 1 })
+	opened := f.s.Requests("GET /ws")
+	f.s.Mute(false)
+	f.s.Broadcast("status", map[string]any{}) // it is open, but says nothing about us
+	f.s.Await("the socket to be opened anew", func() bool { return f.s.Requests("GET /ws") > opened })
+	gate.Open()
+	f.succeeds(end)
+}
+
+// TestOrdinaryJob asks for as little as it can.
+func TestOrdinaryJob(t *testing.T) {
+	f := setup(t, func(_ *Options, tm *timing) { tm.probe = time.Hour })
+	f.succeeds(f.run(f.prompt(solid(1)), nil))
+	require.Zero(t, f.s.Requests("GET /queue"), "the queue holds all workflows")
+	require.Equal(t, 1, f.s.Requests("GET /object_info"))
+	require.LessOrEqual(t, f.s.Requests("GET /ws"), 1)
+}
+
+func TestHistoryComesLate(t *testing.T) {
+	f := setup(t, nil)
+	gate := f.s.HoldHistory()
+	p := f.prompt(solid(1))
+	end := f.run(p, nil)
+	gate.Reached()
+	asked := f.s.Requests("GET /history/" + p.ID)
+	f.s.Await("more looks", func() bool { return f.s.Requests("GET /history/"+p.ID) > asked+2 })
+	gate.Open()
+	require.Len(t, f.succeeds(end).Files, 1)
+}
+
+// TestRestart: F7, a prompt that nobody knows is not one that has ended.
+func TestRestart(t *testing.T) {
+	t.Run("running", func(t *testing.T) {
+		f := setup(t, nil)
+		gate := f.s.Hold("SaveImage")
+		end := f.run(f.prompt(solid(1)), nil)
+		gate.Reached()
+		f.started()
+		f.s.Restart()
+		require.True(t, f.fails(end, comfy.BackendLost).Ran)
+	})
+	t.Run("waiting", func(t *testing.T) {
+		f := setup(t, nil)
+		gate := f.s.Hold("SaveImage")
+		end := f.run(f.prompt(solid(1)), nil)
+		gate.Reached()
+		f.started()
+		waits := f.run(f.prompt(solid(2)), nil)
+		f.s.Await("the second in the queue", func() bool { return f.s.Waiting() == 1 })
+		f.s.Restart()
+		require.True(t, f.fails(end, comfy.BackendLost).Ran)
+		require.False(t, f.fails(waits, comfy.BackendLost).Ran)
+	})
+	t.Run("taken out of the queue", func(t *testing.T) {
+		f := setup(t, nil)
+		gate := f.s.Hold("SaveImage")
+		end := f.run(f.prompt(solid(1)), nil)
+		gate.Reached()
+		p := f.prompt(solid(2))
+		waits := f.run(p, nil)
+		f.s.Await("the second in the queue", func() bool { return f.s.Waiting() == 1 })
+		require.NoError(t, f.b.servers[0].dequeue(t.Context(), p.ID))
+		require.False(t, f.fails(waits, comfy.BackendLost).Ran)
+		gate.Open()
+		f.succeeds(end)
+	})
+}
+
+// TestServerDies: F6 and F10.
+func TestServerDies(t *testing.T) {
+	t.Run("for good", func(t *testing.T) {
+		f := setup(t, nil)
+		gate := f.s.Hold("SaveImage")
+		end := f.run(f.prompt(solid(1)), nil)
+		gate.Reached()
+		f.started()
+		f.s.Kill()
+		e := f.fails(end, comfy.BackendLost)
+		require.True(t, e.Ran)
+		require.Contains(t, e.Message, "not answered")
+		errorOf(t, f.b.Ready(t.Context(), f.prompt(solid(1))), comfy.BackendUnavailable)
+	})
+	t.Run("for a moment", func(t *testing.T) {
+		f := setup(t, func(_ *Options, tm *timing) { tm.refused = time.Minute })
+		gate := f.s.Hold("SaveImage")
+		p := f.prompt(solid(1))
+		end := f.run(p, nil)
+		gate.Reached()
+		f.s.Stop()
+		gate.Open()
+		f.s.Await("the end", func() bool { return f.s.Has(p.ID) })
+		f.s.Start()
+		f.succeeds(end)
+		require.Equal(t, 1, f.s.Runs(p.ID))
+	})
+	t.Run("hangs for good", func(t *testing.T) {
+		f := setup(t, func(_ *Options, tm *timing) { tm.call = 100 * time.Millisecond })
+		gate := f.s.Hold("SaveImage")
+		end := f.run(f.prompt(solid(1)), nil)
+		gate.Reached()
+		f.started()
+		f.s.HoldHTTP()
+		require.True(t, f.fails(end, comfy.BackendLost).Ran)
+	})
+	t.Run("hangs for a moment", func(t *testing.T) {
+		f := setup(t, func(_ *Options, tm *timing) { tm.call, tm.hung = 50*time.Millisecond, time.Minute })
+		gate := f.s.Hold("SaveImage")
+		p := f.prompt(solid(1))
+		end := f.run(p, nil)
+		gate.Reached()
+		hang := f.s.HoldHTTP()
+		hang.Reached()
+		asked := f.s.Requests("GET /history/" + p.ID)
+		f.s.Await("tries", func() bool { return f.s.Requests("GET /history/"+p.ID) > asked+2 })
+		hang.Open()
+		gate.Open()
+		f.succeeds(end)
+		require.Equal(t, 1, f.s.Runs(p.ID))
+	})
+}
+
+func TestNodeErrors(t *testing.T) {
+	for name, c := range map[string]struct {
+		exception, message string
+		code               comfy.Code
+		has                string
+	}{
+		"ordinary":   {"RuntimeError", "shape '/a/b' is bad at /srv/comfyui/custom_nodes/x/nodes.py", comfy.NodeFailed, "at nodes.py"},
+		"cuda":       {"torch.OutOfMemoryError", "Allocation on device", comfy.OutOfMemory, "Allocation"},
+		"old cuda":   {"torch.cuda.OutOfMemoryError", "CUDA out of memory. Tried to allocate 20 GiB", comfy.OutOfMemory, "20 GiB"},
+		"python":     {"MemoryError", "", comfy.OutOfMemory, "MemoryError"},
+		"numpy":      {"numpy._core._exceptions._ArrayMemoryError", "Unable to allocate 93 GiB", comfy.OutOfMemory, "93 GiB"},
+		"torch, cpu": {"RuntimeError", "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried", comfy.OutOfMemory, "you tried"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := setup(t, nil)
+			f.s.FailNode("SaveImage", c.exception, c.message)
+			e := f.fails(f.run(f.prompt(solid(1)), nil), c.code)
+			require.Equal(t, "2", e.NodeID)
+			require.True(t, e.Ran)
+			require.Contains(t, e.Message, "node 2 (SaveImage)")
+			require.Contains(t, e.Message, c.has)
+			require.NotContains(t, e.Message, "/srv")
+			require.NotContains(t, e.Message, "File \"")
+		})
+	}
+}
+
+func TestInterruptedBySomebody(t *testing.T) {
+	f := setup(t, nil)
+	gate := f.s.Hold("EmptyImage")
+	end := f.run(f.prompt(solid(1)), nil)
+	gate.Reached()
+	require.NoError(t, f.b.servers[0].post(t.Context(), "/interrupt", map[string]string{}))
+	gate.Open()
+	e := f.fails(end, comfy.Canceled)
+	require.Contains(t, e.Message, "interrupted")
+}
+
+// TestNaN: ComfyUI writes bare NaN, which is no JSON.
+func TestNaN(t *testing.T) {
+	f := setup(t, nil)
+	f.s.NaN(true)
+	f.succeeds(f.run(f.prompt(solid(1)), nil))
+	f.s.Refuse("SaveImage", "because")
+	e := f.fails(f.run(f.prompt(solid(2)), nil), comfy.InvalidWorkflow)
+	require.Equal(t, "because", e.NodeErrors["2"].Errors[0].Details)
+}
+
+func TestPostGoesWrong(t *testing.T) {
+	big := `{"error":{"type":"x","message":"no /srv/comfy/ui.py","details":"Traceback (most recent call last):\n  File \"/srv/x.py\", line 3\n    raise\nKeyError: 1"},"node_errors":{}}`
+	for name, c := range map[string]struct {
+		spoil func(s *fakecomfy.Server)
+		code  comfy.Code
+		says  string
+	}{
+		"500":      {func(s *fakecomfy.Server) { s.AnswerPost(500, "Server got itself in trouble") }, comfy.BackendUnavailable, "500"},
+		"502":      {func(s *fakecomfy.Server) { s.AnswerPost(502, "") }, comfy.BackendUnavailable, "502"},
+		"403":      {func(s *fakecomfy.Server) { s.AnswerPost(403, "") }, comfy.BackendUnavailable, "Host"},
+		"413":      {func(s *fakecomfy.Server) { s.AnswerPost(413, "") }, comfy.InvalidWorkflow, "--max-upload-size"},
+		"400":      {func(s *fakecomfy.Server) { s.AnswerPost(400, big) }, comfy.InvalidWorkflow, "no ui.py: KeyError: 1"},
+		"400 mute": {func(s *fakecomfy.Server) { s.AnswerPost(400, "nonsense") }, comfy.InvalidWorkflow, "no reason"},
+		"dropped":  {func(s *fakecomfy.Server) { s.DropPost(false) }, comfy.BackendLost, "does not have it"},
+		"refused":  {func(s *fakecomfy.Server) { s.Stop() }, comfy.BackendUnavailable, "refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := setup(t, func(_ *Options, tm *timing) { tm.probe = time.Hour })
+			c.spoil(f.s)
+			p := f.prompt(solid(1))
+			p.Inputs = nil
+			e := f.fails(f.run(p, nil), c.code)
+			require.Contains(t, e.Error(), c.says)
+			require.False(t, e.Ran)
+			require.Zero(t, f.s.TotalRuns())
+		})
+	}
+}
+
+// TestPostCutOff: the connection breaks after ComfyUI has taken the prompt.
+func TestPostCutOff(t *testing.T) {
+	f := setup(t, nil)
+	f.s.DropPost(true)
+	p := f.prompt(solid(1))
+	require.Len(t, f.succeeds(f.run(p, nil)).Files, 1)
+	require.Equal(t, 1, f.s.Runs(p.ID))
+}
+
+// TestPartlyRefused: ComfyUI answers 200 and drops the outputs that it does not like.
+func TestPartlyRefused(t *testing.T) {
+	f := setup(t, nil)
+	f.s.Refuse("PreviewImage", "not today")
+	gate := f.s.Hold("VAEDecodeTiled")
+	first := f.run(f.prompt(tiled(1)), nil)
+	gate.Reached()
+	p := f.prompt(strings.Replace(solid(1), `"2":`, `"3":{"class_type":"PreviewImage","inputs":{"images":["1",0]}},"2":`, 1))
+	e := f.fails(f.run(p, nil), comfy.InvalidWorkflow)
+	require.Contains(t, e.Message, "not today")
+	require.Contains(t, e.NodeErrors, "3")
+	gate.Open()
+	f.succeeds(first)
+	require.Zero(t, f.s.Runs(p.ID))
+}
+
+func TestStall(t *testing.T) {
+	type told struct {
+		server string
+		why    error
+	}
+	begin := func(t *testing.T) (*fixture, chan told) {
+		stalls := make(chan told, 10)
+		f := setup(t, func(o *Options, _ *timing) {
+			o.OnStall = func(server string, why error) { stalls <- told{server, why} }
+		})
+		return f, stalls
+	}
+	impatient := func(f *fixture, graph string) *backend.Prompt {
+		p := f.prompt(graph)
+		p.StallTimeout = 300 * time.Millisecond
+		return p
+	}
+	healthy := func(f *fixture) bool { return f.b.Servers()[0].Healthy }
+
+	t.Run("a stuck node", func(t *testing.T) {
+		f, stalls := begin(t)
+		f.b.servers[0].t.giveUp = 100 * time.Millisecond
+		gate := f.s.Hold("SaveImage")
+		p := impatient(f, solid(1))
+		e := f.fails(f.run(p, nil), comfy.Timeout)
+		require.True(t, e.Ran)
+		require.Equal(t, "2", e.NodeID)
+		require.Equal(t, []string{p.ID}, f.s.Interrupts()[:1])
+		s := <-stalls
+		require.Equal(t, f.s.URL, s.server)
+		require.Error(t, s.why)
+		require.False(t, healthy(f))
+		errorOf(t, f.b.Ready(t.Context(), p), comfy.BackendUnavailable)
+		require.Contains(t, f.b.Servers()[0].Problem, "no sign of life")
+		require.NoError(t, f.b.servers[0].get(t.Context(), time.Second, "/prompt", &queueInfo{}), "the server itself answers")
+		gate.Open()
+		require.Eventually(t, func() bool { return healthy(f) }, 5*time.Second, time.Millisecond, "the prompt is gone, and the server not taken back")
+	})
+	t.Run("poisoned", func(t *testing.T) {
+		f, stalls := begin(t)
+		f.s.Poison()
+		dead := f.run(impatient(f, solid(1)), nil)
+		f.s.Await("the thread to die", func() bool { return f.s.TotalRuns() == 1 })
+		require.Equal(t, 1, f.s.TotalRuns())
+		waits := f.run(impatient(f, solid(2)), nil)
+		require.Error(t, f.fails(dead, comfy.Timeout))
+		require.False(t, f.fails(waits, comfy.Timeout).Ran)
+		<-stalls
+		<-stalls
+		require.Never(t, func() bool { return healthy(f) }, 200*time.Millisecond, 10*time.Millisecond)
+		f.s.Restart()
+		require.Eventually(t, func() bool { return healthy(f) }, 5*time.Second, time.Millisecond)
+		f.succeeds(f.run(f.prompt(solid(3)), nil))
+	})
+	t.Run("a stranger's dead prompt", func(t *testing.T) {
+		f, stalls := begin(t)
+		f.s.Poison()
+		stranger := f.prompt(solid(1))
+		body, err := promptBody(stranger, newPlan(stranger.Graph, nil), nil)
+		require.NoError(t, err)
+		_, err = f.b.servers[0].call(t.Context(), time.Second, "POST", "/prompt", body)
+		require.NoError(t, err)
+		e := f.fails(f.run(impatient(f, solid(2)), nil), comfy.Timeout)
+		require.False(t, e.Ran)
+		<-stalls
+		require.Empty(t, f.s.Interrupts(), "somebody else's prompt was interrupted")
+		require.Zero(t, f.s.Waiting())
+		require.False(t, healthy(f))
+	})
+	t.Run("a silent node survives", func(t *testing.T) {
+		f, stalls := begin(t)
+		gate := f.s.Hold("SaveImage")
+		p := f.prompt(solid(1))
+		p.StallTimeout = 0 // the default of ten minutes
+		end := f.run(p, nil)
+		gate.Reached()
+		for range 3 {
+			asked := f.s.Requests("GET /queue")
+			f.s.Await("looks", func() bool { return f.s.Requests("GET /queue") > asked+1 })
+		}
+		gate.Open()
+		f.succeeds(end)
+		require.Empty(t, stalls)
+	})
+	t.Run("progress is life", func(t *testing.T) {
+		f, stalls := begin(t)
+		f.s.Step(20 * time.Millisecond)
+		p := impatient(f, tiled(50)) // a second in all
+		waiting := impatient(f, solid(2))
+		end := f.run(p, nil)
+		f.s.Await("the first to run", func() bool { return f.s.Runs(p.ID) == 1 })
+		waits := f.run(waiting, nil)
+		f.succeeds(end)
+		f.succeeds(waits)
+		require.Empty(t, stalls)
+	})
+}
+
+func TestFilesGoWrong(t *testing.T) {
+	f := setup(t, nil)
+	out := f.succeeds(f.run(f.prompt(solid(1)), nil))
+	file := out.Files[0]
+	whole, err := f.read(out, file)
+	require.NoError(t, err)
+
+	f.s.CutViews(20)
+	part, err := f.read(out, file)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.Less(t, len(part), len(whole))
+	errorOf(t, err, comfy.BackendUnavailable)
+	f.s.CutViews(-1)
+
+	f.s.PutFile("output", file.Filename, nil, time.Now())
+	_, err = f.read(out, file)
+	errorOf(t, err, comfy.OutputLost)
+	f.s.RemoveFile("output", file.Filename)
+	_, err = f.read(out, file)
+	require.Equal(t, "2", errorOf(t, err, comfy.OutputLost).NodeID)
+	file.Filename = "a..b.png"
+	_, err = f.read(out, file)
+	errorOf(t, err, comfy.OutputLost)
+
+	f.s.Stop()
+	_, err = f.read(out, out.Files[0])
+	errorOf(t, err, comfy.BackendUnavailable)
+}
+
+func TestDownloadHangs(t *testing.T) {
+	f := setup(t, func(_ *Options, tm *timing) { tm.idle, tm.probe = 50*time.Millisecond, time.Hour })
+	out := f.succeeds(f.run(f.prompt(solid(1)), nil))
+	f.s.HoldHTTP()
+	_, err := f.read(out, out.Files[0])
+	require.Contains(t, errorOf(t, err, comfy.BackendUnavailable).Error(), "no answer in time")
+}
+
+// TestLeavingWhilePosting: a prompt whose post was under way when the context ended is known afterwards.
+func TestLeavingWhilePosting(t *testing.T) {
+	f := setup(t, func(_ *Options, tm *timing) { tm.probe = time.Hour })
+	hang := f.s.HoldHTTP()
+	ctx, leave := context.WithCancel(t.Context())
+	p := f.prompt(solid(1))
+	end := make(chan error, 1)
+	go func() {
+		_, err := f.b.Run(ctx, p, nil, f.rec)
+		end <- err
+	}()
+	f.s.Await("the post", func() bool { return f.s.Requests("POST /prompt") == 1 })
+	leave()
+	select {
+	case <-end:
+		require.FailNow(t, "it left before the post had ended")
+	case <-time.After(50 * time.Millisecond):
+	}
+	hang.Open()
+	require.ErrorIs(t, <-end, context.Canceled)
+	h := f.rec.Handles()[0]
+	f.rec = newRecorder()
+	require.Len(t, f.succeeds(f.run(p, &h)).Files, 1)
+	require.Equal(t, 1, f.s.Runs(p.ID))
+}
+
+func TestRecorderFails(t *testing.T) {
+	f := setup(t, nil)
+	f.rec.HandleErr = errors.New("no heartbeat")
+	p := f.prompt(solid(1))
+	p.Inputs = []backend.Input{input("a.png", []byte("x"))}
+	r := f.ends(f.run(p, nil))
+	require.ErrorIs(t, r.err, f.rec.HandleErr)
+	require.Empty(t, f.s.Posted())
+	require.Empty(t, f.s.Files("input"))
+}

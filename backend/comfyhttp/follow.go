@@ -1,0 +1,273 @@
+package comfyhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// follow waits for the end of a prompt that has been posted, or that may have been.
+func (r *run) follow(ctx context.Context, doubtful bool) (*backend.Outcome, error) {
+	t := r.s.t
+	now := time.Now()
+	r.lastSign = now
+	r.queueAt = now.Add(t.queueBlind)
+	wait := t.pollFirst
+	poll := time.NewTimer(wait)
+	defer poll.Stop()
+	tell := time.NewTicker(t.progress)
+	defer tell.Stop()
+	if doubtful {
+		r.queueAt = now
+		poll.Reset(0)
+	}
+	soon := func(d time.Duration) { wait = d; poll.Reset(d) }
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, detached(ctx)
+		case <-tell.C:
+			r.tell()
+		case e, ok := <-r.sock.events:
+			if !ok { // only once ctx has ended
+				return nil, detached(ctx)
+			}
+			if err := r.event(ctx, e); err != nil {
+				return nil, r.left(ctx, err)
+			}
+			switch {
+			case r.over:
+				soon(0)
+			case e.kind == "execution_success", e.kind == "execution_error", e.kind == "execution_interrupted", e.kind == "down":
+				soon(t.pollFirst) // the history is written a little later
+			}
+		case <-poll.C:
+			entry, err := r.look(ctx)
+			if err != nil {
+				return nil, r.left(ctx, err)
+			}
+			if entry != nil {
+				return r.finish(ctx, entry)
+			}
+			if err := r.stalled(ctx); err != nil {
+				return nil, err
+			}
+			most := t.pollBlind
+			if r.linked && r.failing.IsZero() {
+				most = t.pollMost
+			}
+			wait = min(2*max(wait, t.pollFirst), most)
+			if r.absent {
+				wait = t.absent
+			}
+			poll.Reset(wait)
+		}
+	}
+}
+
+func (r *run) tell() {
+	if u, ok := r.track.update(r.s.t.progress); ok {
+		r.rec.Progress(u)
+	}
+}
+
+// sign notes that the prompt, or the queue before it, has moved.
+func (r *run) sign() {
+	r.lastSign = time.Now()
+	r.s.alive()
+	r.queueAt = r.lastSign.Add(r.s.t.queueQuiet)
+}
+
+// event takes one event.
+func (r *run) event(ctx context.Context, e event) error {
+	switch e.kind {
+	case "up":
+		r.linked, r.deaf, r.upSince = true, true, time.Now()
+	case "down":
+		r.linked = false
+		r.frames.gap = true
+		// Never later: the socket may try, and fail, more often than that.
+		if soon := time.Now().Add(r.s.t.queueBlind); soon.Before(r.queueAt) {
+			r.queueAt = soon
+		}
+	case "status":
+		r.remaining(&e.note)
+	case "feature_flags":
+	case "frame":
+		r.runs()
+		r.sign()
+		return r.frames.store(ctx, r.rec, e.frame)
+	default:
+		r.deaf = false
+		r.runs()
+		r.sign()
+		r.track.event(e)
+		if e.kind == "progress" {
+			r.frames.tick(&e.note)
+		}
+		if e.kind == "execution_error" && e.note.Exception == "ExecutionBlocked" {
+			n := e.note
+			r.blocked = &n
+		}
+		r.over = r.over || (e.kind == "executing" && e.note.Node == nil)
+	}
+	return nil
+}
+
+func (r *run) runs() {
+	if !r.started {
+		r.started = true
+		r.track.place(-1)
+		r.tell()
+	}
+}
+
+// remaining reads the length of ComfyUI's queue. The prompt was its last one when it was posted, so its place is at
+// most what is left without the running one and itself.
+func (r *run) remaining(n *note) {
+	if n.Status == nil || r.started {
+		return
+	}
+	left := n.Status.Exec.Remaining
+	if left == 0 { // it has ended, or it has been taken out
+		r.queueAt = time.Time{}
+		return
+	}
+	place := max(left-2, 0)
+	if r.track.position == nil || place < *r.track.position {
+		r.track.place(place)
+	}
+}
+
+// look asks for the prompt: in the history, and in the queue when there has been no sign of it.
+func (r *run) look(ctx context.Context) (*historyEntry, error) {
+	asked := time.Now()
+	entry, err := r.s.history(ctx, r.h.PromptID)
+	if err != nil {
+		return nil, r.unanswered(ctx, asked, err)
+	}
+	r.failing, r.refusing = time.Time{}, time.Time{}
+	if entry != nil || time.Now().Before(r.queueAt) {
+		return entry, nil
+	}
+	q, err := r.s.queue(ctx)
+	if err != nil {
+		return nil, r.unanswered(ctx, asked, err)
+	}
+	running, position := q.find(r.h.PromptID)
+	if running || position >= 0 {
+		r.present(q, running, position)
+		return nil, nil
+	}
+	// Between the two looks it may have ended.
+	if entry, err = r.s.history(ctx, r.h.PromptID); err != nil || entry != nil {
+		if err != nil {
+			err = r.unanswered(ctx, asked, err)
+		}
+		return entry, err
+	}
+	if !r.absent {
+		r.absent = true
+		r.queueAt = time.Time{}
+		return nil, nil
+	}
+	// It was not there twice. Should a post of it still be under way, it must not run after we have said so.
+	_ = r.s.dequeue(ctx, r.h.PromptID)
+	return nil, r.clean(ctx, r.gone())
+}
+
+// present notes what the queue says about the prompt.
+func (r *run) present(q *queueState, running bool, position int) {
+	r.absent = false
+	r.lastQueue = q
+	seen := fmt.Sprint(running, position, q.runningIDs())
+	if running {
+		r.runs()
+		if r.deaf && r.linked && len(r.plan.sockets) == 0 && time.Since(r.upSince) > r.s.t.deaf {
+			r.sock.reopen()
+		}
+		seen = "running"
+	} else {
+		r.track.place(position)
+	}
+	if seen != r.lastSeen {
+		r.lastSeen = seen
+		r.sign()
+	}
+	every := r.s.t.queueQuiet
+	if !r.linked {
+		every = r.s.t.queueBlind
+	}
+	r.queueAt = time.Now().Add(every)
+}
+
+// unanswered counts how long the server has not answered, and gives its prompt up in the end.
+func (r *run) unanswered(ctx context.Context, asked time.Time, err error) error {
+	if ctx.Err() != nil {
+		return detached(ctx)
+	}
+	now := time.Now()
+	if r.failing.IsZero() {
+		r.failing = asked
+	}
+	var ce *callError
+	if errors.As(err, &ce) && ce.refused {
+		if r.refusing.IsZero() {
+			r.refusing = asked
+		}
+	} else {
+		r.refusing = time.Time{}
+	}
+	r.log.WithError(err).Debug("no answer about the prompt")
+	refusedFor, failedFor := now.Sub(r.refusing), now.Sub(r.failing)
+	if (!r.refusing.IsZero() && refusedFor >= r.s.t.refused) || failedFor >= r.s.t.hung {
+		return &backend.Error{Code: comfy.BackendLost, Ran: r.started, Cause: err,
+			Message: fmt.Sprintf("the ComfyUI that had the prompt has not answered for %s", failedFor.Round(time.Second))}
+	}
+	return nil
+}
+
+// stalled ends a prompt that has shown no sign of life for too long. One that waits is judged by the queue before it,
+// and by all our prompts on that server: where nothing moves, ComfyUI's execution thread is dead or stuck.
+func (r *run) stalled(ctx context.Context) error {
+	limit := r.p.StallTimeout
+	if limit <= 0 {
+		limit = r.s.t.stall
+	}
+	last := r.lastSign
+	if life := r.s.lastLife(); !r.started && life.After(last) {
+		last = life
+	}
+	if time.Since(last) < limit || !r.failing.IsZero() {
+		return nil
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.s.t.giveUp)
+	defer cancel()
+	e := &backend.Error{Code: comfy.Timeout, Ran: r.started}
+	why := fmt.Sprintf("a prompt on it has shown no sign of life for %s", limit)
+	stuck := []string{r.h.PromptID}
+	if r.started {
+		e.Message = fmt.Sprintf("the prompt showed no sign of life for %s", limit)
+		if r.track.current != "" {
+			e.NodeID = r.track.current
+			e.Message += " in node " + r.track.current
+		}
+	} else {
+		e.Message = fmt.Sprintf("the prompt waited in ComfyUI's queue, and nothing in that moved for %s", limit)
+		why = fmt.Sprintf("nothing in its queue has moved for %s", limit)
+		stuck = nil
+		if r.lastQueue != nil {
+			stuck = r.lastQueue.runningIDs()
+		}
+	}
+	e.Cause = r.s.stop(stop, r.h.PromptID)
+	r.s.putAside(why, stuck)
+	if r.b.o.OnStall != nil {
+		r.b.o.OnStall(r.s.name, e)
+	}
+	return e
+}

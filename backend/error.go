@@ -1,0 +1,34 @@
+package backend
+
+import (
+	"fmt"
+
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// Error is what every method of a Backend fails with.
+type Error struct {
+	Code comfy.Code
+	// Message is for the person who sent the job: no traceback, no path of a server.
+	Message    string
+	NodeID     string
+	NodeErrors comfy.NodeErrors
+	// Ran says that the prompt had started when it was lost, so that the retry counts against it.
+	Ran bool
+	// Cause is for the log.
+	Cause error
+}
+
+// Errorf makes an Error without a cause.
+func Errorf(code comfy.Code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+func (e *Error) Error() string {
+	if e.Cause != nil {
+		return fmt.Sprintf("%s: %s: %v", e.Code, e.Message, e.Cause)
+	}
+	return fmt.Sprintf("%s: %s", e.Code, e.Message)
+}
+
+func (e *Error) Unwrap() error { return e.Cause }

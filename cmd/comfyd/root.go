@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/comfyd/comfyd/internal/app"
+	"github.com/comfyd/comfyd/internal/cli"
+	"github.com/comfyd/comfyd/internal/config"
+	"github.com/comfyd/comfyd/internal/logs"
+)
+
+// stopTimeout is what a stopping process grants its parts.
+const stopTimeout = 20 * time.Second
+
+// root is the command line: roles here, client commands in internal/cli.
+func root(version string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:           "comfyd",
+		Short:         "Run ComfyUI as a durable service",
+		Long:          "comfyd runs ComfyUI workflows as durable jobs: submit over HTTP, poll, get the images, whatever dies in between.\nWithout a subcommand it serves.",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          run(app.Serve, version),
+	}
+	cmd.AddCommand(
+		role(app.Serve, "API, worker, and (unless TEMPORAL_ADDRESS is set) Temporal and its UI in one process", version),
+		role(app.API, "The HTTP API alone; needs TEMPORAL_ADDRESS", version),
+		role(app.Worker, "The worker alone; needs TEMPORAL_ADDRESS", version),
+		&cobra.Command{
+			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+			Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "comfyd", version) },
+		},
+	)
+	cmd.AddCommand(cli.Commands(cli.System())...)
+	return cmd
+}
+
+func role(r app.Role, short, version string) *cobra.Command {
+	return &cobra.Command{Use: string(r), Short: short, Args: cobra.NoArgs, RunE: run(r, version)}
+}
+
+// run serves until the context ends (SIGTERM, Ctrl-C) or a part fails.
+func run(r app.Role, version string) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		c, err := config.Load()
+		if err != nil {
+			return err
+		}
+		var hide []string
+		for _, k := range c.Keys {
+			hide = append(hide, k.Secret)
+		}
+		log := logs.New(logs.Options{Level: c.LogLevel, Format: c.LogFormat, Out: os.Stderr, Hide: append(hide, c.SigningKey)})
+		a := app.New(c, r, version, log)
+		if err := a.Start(cmd.Context()); err != nil {
+			return err
+		}
+		greet(cmd, c, a)
+		select {
+		case <-cmd.Context().Done():
+			log.Info("stopping; jobs that run go on at the next start")
+		case err = <-a.Failed():
+		}
+		ctx, done := context.WithTimeout(context.Background(), stopTimeout)
+		defer done()
+		a.Stop(ctx)
+		return err
+	}
+}
+
+// greet tells a person where everything is.
+func greet(cmd *cobra.Command, c *config.Config, a *app.App) {
+	out := cmd.OutOrStdout()
+	if a.Address() != "" {
+		fmt.Fprintf(out, "API          http://%s\n", a.Address())
+		if c.APIKeys == "" {
+			fmt.Fprintf(out, "API key      %s/api-key\n", c.DataDir)
+		}
+	}
+	if a.TemporalUI != "" {
+		fmt.Fprintf(out, "Temporal UI  http://%s\n", a.TemporalUI)
+	}
+	fmt.Fprintf(out, "Temporal     %s\n", a.TemporalAddress)
+}

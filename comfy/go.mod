@@ -1,0 +1,3 @@
+module github.com/comfyd/comfyd/comfy
+
+go 1.24

@@ -1,0 +1,211 @@
+// Package app puts comfyd together: it alone knows every part. Start brings the parts of a role up in order, Stop takes
+// them down in the opposite one.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.temporal.io/sdk/client"
+
+	"github.com/comfyd/comfyd/activities"
+	"github.com/comfyd/comfyd/api"
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/internal/catalog"
+	"github.com/comfyd/comfyd/internal/config"
+	"github.com/comfyd/comfyd/store"
+	"github.com/comfyd/comfyd/worker"
+)
+
+// Role says which parts run in this process.
+type Role string
+
+const (
+	Serve  Role = "serve"  // everything, with Temporal embedded unless TEMPORAL_ADDRESS is set
+	API    Role = "api"    // the HTTP API alone
+	Worker Role = "worker" // the worker alone
+)
+
+// ErrNeedsTemporal says that a role of its own has no Temporal to share.
+var ErrNeedsTemporal = errors.New("the roles api and worker meet at a Temporal server: set TEMPORAL_ADDRESS, or run comfyd serve")
+
+// App is one process of comfyd.
+type App struct {
+	config  *config.Config
+	role    Role
+	version string
+	log     logrus.FieldLogger
+
+	undo     []func(context.Context)
+	failed   chan error
+	listener net.Listener
+
+	TemporalAddress, TemporalUI string
+}
+
+// New prepares an app; nothing runs before Start.
+func New(c *config.Config, role Role, version string, log logrus.FieldLogger) *App {
+	return &App{config: c, role: role, version: version, log: log, failed: make(chan error, 1)}
+}
+
+// Address is where the API listens, once started: "127.0.0.1:8080"; empty without an API.
+func (a *App) Address() string {
+	if a.listener == nil {
+		return ""
+	}
+	return a.listener.Addr().String()
+}
+
+// Failed delivers the error with which a part has ended by itself.
+func (a *App) Failed() <-chan error { return a.failed }
+
+// Start brings everything up. When it fails, nothing is left running.
+func (a *App) Start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			a.Stop(context.WithoutCancel(ctx))
+		}
+	}()
+	if a.role != Serve && a.config.Embedded() {
+		return ErrNeedsTemporal
+	}
+	if a.role != Worker {
+		if err := a.listen(); err != nil {
+			return err
+		}
+	}
+	blobs, err := store.Open(ctx, a.config.StoreURL)
+	if err != nil {
+		return fmt.Errorf("opening the store: %w", err)
+	}
+	a.later(func(context.Context) { a.note("closing the store", blobs.Close()) })
+	temporal, err := a.temporal(ctx)
+	if err != nil {
+		return err
+	}
+	backends, err := a.backends(ctx)
+	if err != nil {
+		return err
+	}
+	publisher := catalog.NewPublisher(blobs, workerName(), backends, a.log)
+	directory := catalog.NewDirectory(blobs, refresher(backends, publisher))
+	limits := activities.Limits{
+		Start: time.Duration(a.config.StartTimeout),
+		Run:   time.Duration(a.config.RunTimeout),
+		Stall: time.Duration(a.config.StallTimeout),
+	}
+	if a.role != API {
+		w := worker.New(worker.Options{
+			Client: temporal, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
+		})
+		if err := w.Start(); err != nil {
+			return err
+		}
+		a.later(w.Stop)
+	}
+	if a.role != Worker {
+		return a.serve(temporal, blobs, directory, limits)
+	}
+	return nil
+}
+
+// Stop takes down what Start has brought up, last first. Jobs that run go on when comfyd is started again.
+func (a *App) Stop(ctx context.Context) {
+	for _, f := range slices.Backward(a.undo) {
+		f(ctx)
+	}
+	a.undo = nil
+}
+
+func (a *App) later(f func(context.Context)) { a.undo = append(a.undo, f) }
+
+func (a *App) note(what string, err error) {
+	if err != nil {
+		a.log.WithError(err).Warn(what)
+	}
+}
+
+// listen takes the API's port first, so that a taken one is told at once.
+func (a *App) listen() error {
+	l, err := net.Listen("tcp", a.config.Listen)
+	if err != nil {
+		return fmt.Errorf("COMFYD_LISTEN=%s: %w; stop what listens there, or choose another address", a.config.Listen, err)
+	}
+	if a.config.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(a.config.TLSCert, a.config.TLSKey)
+		if err != nil {
+			return errors.Join(fmt.Errorf("COMFYD_TLS_CERT, COMFYD_TLS_KEY: %w", err), l.Close())
+		}
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12})
+	}
+	a.listener = l
+	a.later(func(context.Context) { _ = l.Close() }) // closed already where the API served it
+	return nil
+}
+
+func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catalog.Directory, limits activities.Limits) error {
+	var keys []api.Key
+	for _, k := range a.config.Keys {
+		keys = append(keys, api.Key{Tenant: k.Tenant, Secret: k.Secret})
+	}
+	s, err := api.New(api.Options{
+		Temporal: temporal, Namespace: a.config.TemporalNamespace, Store: blobs, Catalogs: directory,
+		Keys: keys, DefaultTenant: keys[0].Tenant, SigningKey: a.config.Signing,
+		PublicURL: a.config.PublicURL, TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
+		Retention: time.Duration(a.config.Retention), Version: a.version, Log: a.log,
+	})
+	if err != nil {
+		return fmt.Errorf("starting the API: %w", err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := s.Serve(a.listener); err != nil {
+			a.failed <- fmt.Errorf("the API has stopped: %w", err)
+		}
+	}()
+	a.later(func(ctx context.Context) {
+		a.note("stopping the API", s.Shutdown(ctx))
+		<-served
+	})
+	return nil
+}
+
+// refresher makes this process's backends look again and publishes what they see; nil where it has none, as in the
+// role api.
+func refresher(backends []backend.Backend, p *catalog.Publisher) func(context.Context) error {
+	if len(backends) == 0 {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		var errs []error
+		for _, b := range backends {
+			errs = append(errs, b.Refresh(ctx))
+		}
+		// A backend that is down cannot have more than it had: what the others say still counts.
+		if err := p.Publish(ctx, true); err != nil {
+			return err
+		}
+		if len(errs) == 1 {
+			return errs[0]
+		}
+		return nil
+	}
+}
+
+// workerName tells the workers of one store apart.
+func workerName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "host"
+	}
+	return fmt.Sprintf("%s-%d", host, os.Getpid())
+}

@@ -1,0 +1,42 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/backend/comfyhttp"
+	"github.com/comfyd/comfyd/backend/localcomfy"
+)
+
+// backends opens what COMFYD_BACKEND names, in its order. The role api has none.
+func (a *App) backends(ctx context.Context) ([]backend.Backend, error) {
+	if a.role == API {
+		return nil, nil
+	}
+	var all []backend.Backend
+	for _, kind := range a.config.Backends {
+		b, err := a.open(ctx, kind)
+		if err != nil {
+			return nil, fmt.Errorf("backend %s: %w", kind, err)
+		}
+		a.later(func(context.Context) { a.note("closing the backend "+kind, b.Close()) })
+		all = append(all, b)
+	}
+	return all, nil
+}
+
+func (a *App) open(ctx context.Context, kind string) (backend.Backend, error) {
+	switch kind {
+	case "local":
+		return localcomfy.Start(ctx, localcomfy.Options{
+			Dir: a.config.ComfyDir, DataDir: a.config.DataDir, Python: a.config.ComfyPython, Args: a.config.ComfyArgs,
+			StartTimeout: time.Duration(a.config.StartTimeout), StallTimeout: time.Duration(a.config.StallTimeout), Log: a.log,
+		})
+	default: // "url": config allows nothing else
+		return comfyhttp.New(comfyhttp.Options{
+			Pool: backend.Pool{Name: "url", Kind: "url"}, URLs: a.config.ComfyURLs, Log: a.log,
+		})
+	}
+}

@@ -1,0 +1,277 @@
+package catalog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+const (
+	// directoryAge is how long the directory trusts what it has read.
+	directoryAge = time.Second
+	// refreshEvery bounds how often clients with bad workflows can make the backends list their nodes and models.
+	refreshEvery = 2 * time.Second
+	// maxRecord and maxCatalog bound what is read from the store.
+	maxRecord  = 1 << 20
+	maxCatalog = 256 << 20
+)
+
+// ErrNoBackend says that no worker has published a server that is well.
+var ErrNoBackend = errors.New("no ComfyUI is ready")
+
+// Directory reads what all workers have published: which pools there are, and what their servers can run.
+type Directory struct {
+	blobs Blobs
+	// refresh makes the backends look again and publish; nil where they belong to other processes.
+	refresh func(ctx context.Context) error
+
+	mu        sync.Mutex
+	records   []Record
+	read      time.Time
+	refreshed time.Time
+	catalogs  map[string]*Catalog // by reference
+}
+
+// NewDirectory makes a directory over the store. Refresh may be nil.
+func NewDirectory(b Blobs, refresh func(ctx context.Context) error) *Directory {
+	return &Directory{blobs: b, refresh: refresh, catalogs: map[string]*Catalog{}}
+}
+
+// Pools lists the pools with a server that is well, in order of preference.
+func (d *Directory) Pools(ctx context.Context) ([]backend.Pool, error) {
+	records, _, err := d.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var pools []backend.Pool
+	for _, r := range records {
+		if slices.ContainsFunc(r.Servers, func(s ServerRecord) bool { return s.Healthy }) &&
+			!slices.ContainsFunc(pools, func(p backend.Pool) bool { return p.Name == r.Pool.Name }) {
+			pools = append(pools, r.Pool)
+		}
+	}
+	return pools, nil
+}
+
+// Alive returns nil when some server is well, and ErrNoBackend with each server's problem otherwise.
+func (d *Directory) Alive(ctx context.Context) error {
+	records, _, err := d.load(ctx)
+	if err != nil {
+		return err
+	}
+	var problems []string
+	for _, r := range records {
+		for _, s := range r.Servers {
+			if s.Healthy {
+				return nil
+			}
+			problems = append(problems, s.Name+": "+s.Problem)
+		}
+	}
+	if len(problems) == 0 {
+		return fmt.Errorf("%w: no worker is running", ErrNoBackend)
+	}
+	return fmt.Errorf("%w: %s", ErrNoBackend, strings.Join(problems, "; "))
+}
+
+// Check refuses a graph that every server which might run it would refuse, after they have been asked anew what they
+// have; nil means accepted, as does any doubt. Pool narrows the servers down to a pool or a kind.
+func (d *Directory) Check(ctx context.Context, g *comfy.Graph, inputs []string, pool string) *comfy.Failure {
+	f, fixable := d.check(ctx, g, inputs, pool)
+	if f == nil || !fixable {
+		return f
+	}
+	if d.refresh == nil || !d.renew(ctx) {
+		return nil // a model may have been added since: the backend itself will tell
+	}
+	f, _ = d.check(ctx, g, inputs, pool)
+	return f
+}
+
+// check says whether fresher knowledge could change its mind, too.
+func (d *Directory) check(ctx context.Context, g *comfy.Graph, inputs []string, pool string) (_ *comfy.Failure, fixable bool) {
+	records, catalogs, err := d.load(ctx)
+	if err != nil {
+		records = nil
+	}
+	var first *comfy.Failure
+	var known []string
+	unsure := false
+	for _, r := range records {
+		known = append(known, r.Pool.Name)
+		if pool != "" && pool != r.Pool.Name && pool != r.Pool.Kind {
+			continue
+		}
+		for _, s := range r.Servers {
+			c := catalogs[s.CatalogRef]
+			f := refuse(g, c, inputs)
+			if c == nil && f == nil {
+				unsure = true
+			} else if f == nil {
+				return nil, false
+			} else if first == nil {
+				first = f
+			}
+		}
+	}
+	switch {
+	case pool != "" && len(known) > 0 && !slices.ContainsFunc(records, func(r Record) bool { return r.Pool.Name == pool || r.Pool.Kind == pool }):
+		return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: fmt.Sprintf("there is no backend %q; there are: %s", pool, strings.Join(slices.Compact(known), ", "))}, true
+	case unsure:
+		return nil, false
+	case first == nil: // nobody has published anything: only what holds for every ComfyUI can be checked
+		return refuse(g, nil, inputs), false
+	}
+	return first, true
+}
+
+// refuse is one server's verdict, with a nil catalogue that of every server.
+func refuse(g *comfy.Graph, c *Catalog, inputs []string) *comfy.Failure {
+	if bad := PathErrors(g, c, inputs); len(bad) > 0 {
+		return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: "the workflow names a file outside its own: " + summary(bad), NodeErrors: bad}
+	}
+	if c == nil {
+		return nil
+	}
+	if bad := c.Check(g, inputs); len(bad) > 0 {
+		return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: "ComfyUI cannot run this workflow: " + summary(bad), NodeErrors: bad}
+	}
+	return nil
+}
+
+// summary is the first reason in words, and how many more there are.
+func summary(bad comfy.NodeErrors) string {
+	ids := make([]string, 0, len(bad))
+	n := 0
+	for id, e := range bad {
+		ids = append(ids, id)
+		n += len(e.Errors)
+	}
+	slices.SortFunc(ids, comfy.CompareIDs)
+	e := bad[ids[0]]
+	text := fmt.Sprintf("node %s (%s)", ids[0], e.ClassType)
+	if len(e.Errors) > 0 {
+		text += ": " + e.Errors[0].Message
+		if e.Errors[0].Details != "" {
+			text += ": " + e.Errors[0].Details
+		}
+	}
+	if n > 1 {
+		text += fmt.Sprintf(" (and %d more, see node_errors)", n-1)
+	}
+	return text
+}
+
+// renew asks the backends anew, unless somebody has just done so.
+func (d *Directory) renew(ctx context.Context) bool {
+	d.mu.Lock()
+	due := time.Since(d.refreshed) > refreshEvery
+	if due {
+		d.refreshed = time.Now()
+	}
+	d.mu.Unlock()
+	if due {
+		ctx, done := context.WithTimeout(ctx, 5*time.Second)
+		defer done()
+		if d.refresh(ctx) != nil {
+			return false
+		}
+		d.mu.Lock()
+		d.read = time.Time{}
+		d.mu.Unlock()
+	}
+	return true
+}
+
+// load reads the records that are not stale, and the catalogues that they name.
+func (d *Directory) load(ctx context.Context) ([]Record, map[string]*Catalog, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Since(d.read) < directoryAge {
+		return d.records, d.catalogs, nil
+	}
+	var records []Record
+	for b, err := range d.blobs.List(ctx, recordPrefix) {
+		if err != nil {
+			return nil, nil, fmt.Errorf("reading what the workers have published: %w", err)
+		}
+		var r Record
+		err := d.decode(ctx, b.Key, &r)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its worker has just stopped
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if time.Since(r.At) < staleAfter {
+			records = append(records, r)
+		}
+	}
+	slices.SortStableFunc(records, func(a, b Record) int { return a.Order - b.Order })
+	catalogs, err := d.parse(ctx, records)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.records, d.catalogs, d.read = records, catalogs, time.Now()
+	return records, catalogs, nil
+}
+
+// parse keeps the catalogues that are named still and reads the new ones.
+func (d *Directory) parse(ctx context.Context, records []Record) (map[string]*Catalog, error) {
+	catalogs := map[string]*Catalog{}
+	for _, r := range records {
+		for _, s := range r.Servers {
+			if s.CatalogRef == "" || catalogs[s.CatalogRef] != nil {
+				continue
+			}
+			if c := d.catalogs[s.CatalogRef]; c != nil {
+				catalogs[s.CatalogRef] = c
+				continue
+			}
+			raw, err := d.bytes(ctx, s.CatalogRef, maxCatalog)
+			if err != nil {
+				return nil, err
+			}
+			c, err := Parse(raw)
+			if err != nil {
+				return nil, fmt.Errorf("the catalogue of %s: %w", s.Name, err)
+			}
+			catalogs[s.CatalogRef] = c
+		}
+	}
+	return catalogs, nil
+}
+
+func (d *Directory) decode(ctx context.Context, key string, v any) error {
+	raw, err := d.bytes(ctx, key, maxRecord)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("%s in the store is not a worker's record: %w", key, err)
+	}
+	return nil
+}
+
+func (d *Directory) bytes(ctx context.Context, key string, limit int64) ([]byte, error) {
+	r, err := d.blobs.Open(ctx, key, 0, -1)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", key, err)
+	}
+	defer r.Close()
+	raw, err := io.ReadAll(io.LimitReader(r, limit))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", key, err)
+	}
+	return raw, nil
+}

@@ -1,0 +1,169 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+const (
+	recordPrefix  = "workers/"
+	catalogPrefix = "catalogs/"
+	// publishEvery is how often a worker says what its backends are; a change of health is said within lookEvery.
+	publishEvery = 10 * time.Second
+	lookEvery    = time.Second
+	// staleAfter is when a record that has not been renewed counts for nothing.
+	staleAfter = 45 * time.Second
+)
+
+// Blobs is what the catalogue needs of the blob store.
+type Blobs interface {
+	Put(ctx context.Context, key string, r io.Reader) (comfy.Blob, error)
+	PutHashed(ctx context.Context, prefix string, r io.Reader) (comfy.Blob, error)
+	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
+	List(ctx context.Context, prefix string) iter.Seq2[comfy.Blob, error]
+	Delete(ctx context.Context, key string) error
+}
+
+// Record is what a worker publishes about one of its pools.
+type Record struct {
+	Worker  string         `json:"worker"`
+	Pool    backend.Pool   `json:"pool"`
+	Order   int            `json:"order"` // the pool's place in the worker's preference
+	Servers []ServerRecord `json:"servers"`
+	At      time.Time      `json:"at"`
+}
+
+// ServerRecord is one server of a pool, with its catalogue by reference.
+type ServerRecord struct {
+	backend.Server
+	CatalogRef string `json:"catalog_ref,omitempty"`
+}
+
+// Publisher writes the records of one worker.
+type Publisher struct {
+	blobs    Blobs
+	worker   string
+	backends []backend.Backend
+	log      logrus.FieldLogger
+
+	stop context.CancelFunc
+	gone chan struct{}
+
+	mu   sync.Mutex
+	refs map[string]kept // what is in the store of each server's catalogue
+	last map[string]published
+}
+
+type kept struct {
+	at  time.Time
+	ref string
+}
+
+type published struct {
+	state string
+	at    time.Time
+}
+
+// NewPublisher makes the publisher of the named worker.
+func NewPublisher(b Blobs, worker string, backends []backend.Backend, log logrus.FieldLogger) *Publisher {
+	return &Publisher{
+		blobs: b, worker: worker, backends: backends, log: log,
+		refs: map[string]kept{}, last: map[string]published{},
+	}
+}
+
+// Start publishes until Stop.
+func (p *Publisher) Start() {
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop, p.gone = stop, make(chan struct{})
+	go func() {
+		defer close(p.gone)
+		tick := time.NewTicker(lookEvery)
+		defer tick.Stop()
+		for {
+			if err := p.Publish(ctx, false); err != nil && ctx.Err() == nil {
+				p.log.WithError(err).Warn("cannot publish what the backends have; the API checks workflows against older knowledge")
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+}
+
+// Stop ends the publishing and takes the records back.
+func (p *Publisher) Stop() {
+	p.stop()
+	<-p.gone
+	ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
+	defer done()
+	for _, b := range p.backends {
+		if err := p.blobs.Delete(ctx, p.key(b)); err != nil {
+			p.log.WithError(err).Debug("the worker's record stays until it is stale")
+		}
+	}
+}
+
+// Publish writes the records that have changed or are due; with now, all of them.
+func (p *Publisher) Publish(ctx context.Context, now bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, b := range p.backends {
+		r := Record{Worker: p.worker, Pool: b.Pool(), Order: i, At: time.Now().UTC()}
+		state := ""
+		for _, s := range b.Servers() {
+			ref, err := p.keep(ctx, s)
+			if err != nil {
+				return err
+			}
+			r.Servers = append(r.Servers, ServerRecord{Server: s, CatalogRef: ref})
+			state += fmt.Sprintf("%s %v %s %s\n", s.Name, s.Healthy, s.Problem, ref)
+		}
+		key := p.key(b)
+		if l := p.last[key]; !now && l.state == state && r.At.Sub(l.at) < publishEvery {
+			continue
+		}
+		raw, err := json.Marshal(r)
+		if err != nil {
+			return fmt.Errorf("writing the record of pool %s: %w", r.Pool.Name, err)
+		}
+		if _, err := p.blobs.Put(ctx, key, bytes.NewReader(raw)); err != nil {
+			return fmt.Errorf("publishing pool %s: %w", r.Pool.Name, err)
+		}
+		p.last[key] = published{state: state, at: r.At}
+	}
+	return nil
+}
+
+// keep puts a server's catalogue into the store when it is a new one.
+func (p *Publisher) keep(ctx context.Context, s backend.Server) (string, error) {
+	if len(s.Catalog) == 0 {
+		return "", nil
+	}
+	if k, ok := p.refs[s.Name]; ok && k.at.Equal(s.CatalogAt) {
+		return k.ref, nil
+	}
+	blob, err := p.blobs.PutHashed(ctx, catalogPrefix, bytes.NewReader(s.Catalog))
+	if err != nil {
+		return "", fmt.Errorf("publishing the catalogue of %s: %w", s.Name, err)
+	}
+	p.refs[s.Name] = kept{at: s.CatalogAt, ref: blob.Key}
+	return blob.Key, nil
+}
+
+func (p *Publisher) key(b backend.Backend) string {
+	return recordPrefix + b.Pool().Name + "/" + p.worker + ".json"
+}

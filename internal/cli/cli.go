@@ -1,0 +1,184 @@
+// Package cli holds the commands that speak to a comfyd over HTTP: submit, status and cancel. They read and write
+// through [Env] only, so that tests and other programs can drive them.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/comfyd/comfyd/client"
+)
+
+// Env is what the commands see of the world. The context that they are executed with ends at the first Ctrl-C.
+type Env struct {
+	In       io.Reader
+	Out, Err io.Writer // results; all that is for a person
+	// IsTerminal says whether In or Err is a terminal.
+	IsTerminal func(stream any) bool
+	Getenv     func(string) string
+	// Notify asks that each further Ctrl-C be sent to a channel. It is called when the context has ended.
+	Notify func(chan<- os.Signal)
+
+	again <-chan os.Signal
+}
+
+// System is the Env of this process. Its context is that of [signal.NotifyContext].
+func System() Env {
+	return Env{
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv,
+		IsTerminal: func(stream any) bool {
+			f, ok := stream.(*os.File)
+			return ok && term.IsTerminal(int(f.Fd()))
+		},
+		Notify: func(c chan<- os.Signal) { signal.Notify(c, os.Interrupt, syscall.SIGTERM) },
+	}
+}
+
+// interruptible makes every Ctrl-C after the one that ends ctx heard.
+func (e Env) interruptible(ctx context.Context) (env Env, done func()) {
+	again := make(chan os.Signal, 1)
+	e.again = again
+	stop := context.AfterFunc(ctx, func() { e.Notify(again) })
+	return e, func() {
+		stop()
+		signal.Stop(again)
+	}
+}
+
+const exitCodes = `Exit codes:
+  0    done
+  1    the job failed, or its files could not be written
+  2    wrong usage, or the server refuses the request or the workflow
+  3    the server cannot be reached, or is too busy
+  4    not authorised: no key, or a wrong one
+  130  interrupted`
+
+// ExitCode is what a process that ran a command should exit with; each command's help lists the codes.
+func ExitCode(err error) int {
+	var refused *client.Error
+	var unreachable *client.UnreachableError
+	var usage *usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
+		return 130
+	case errors.As(err, &usage):
+		return 2
+	case errors.As(err, &unreachable):
+		return 3
+	case !errors.As(err, &refused):
+		return 1
+	case refused.HTTPStatus == http.StatusUnauthorized, refused.HTTPStatus == http.StatusForbidden:
+		return 4
+	case refused.Busy():
+		return 3
+	}
+	return 2
+}
+
+var errInterrupted = errors.New("interrupted")
+
+// usageError is a command line, or a file that it names, that cannot be used.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// Commands are submit, status and cancel.
+func Commands(env Env) []*cobra.Command {
+	commands := []*cobra.Command{submitCommand(env), statusCommand(env), cancelCommand(env)}
+	for _, c := range commands {
+		c.SilenceUsage = true
+		c.SetIn(env.In)
+		c.SetOut(env.Out)
+		c.SetErr(env.Err)
+		c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+			return usagef("%w; see '%s --help'", err, c.CommandPath())
+		})
+		c.Long += "\n\n" + exitCodes
+	}
+	return commands
+}
+
+// one is cobra.ExactArgs(1) with a name for what is missing.
+func one(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usagef("give one %s; see '%s --help'", what, c.CommandPath())
+		}
+		return nil
+	}
+}
+
+// server are the flags that say whom to call.
+type server struct {
+	url, key string
+	json     bool
+}
+
+func (s *server) flags(c *cobra.Command) {
+	c.Flags().StringVar(&s.url, "url", "", "address of comfyd (default $COMFYD_URL or http://127.0.0.1:8080)")
+	c.Flags().StringVar(&s.key, "key", "", "API key (default $COMFYD_API_KEY; for a comfyd on this machine the one in its data folder, $COMFYD_DATA_DIR or ./data)")
+	c.Flags().BoolVar(&s.json, "json", false, "print one JSON object in place of text")
+}
+
+// client makes the client that the flags and the environment ask for. screen shows failed tries.
+func (s *server) client(env Env, screen *screen) (*client.Client, error) {
+	address := first(s.url, env.Getenv("COMFYD_URL"), "http://127.0.0.1:8080")
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, usagef("--url %q: use an address such as http://127.0.0.1:8080", address)
+	}
+	key, err := s.apiKey(env, u.Hostname())
+	if err != nil {
+		return nil, err
+	}
+	return client.New(address, key, client.WithNotice(func(err error, next time.Duration) {
+		screen.say("%v; trying again", err)
+	})), nil
+}
+
+// apiKey finds the key for a host. The one in the data folder opens the comfyd of this machine and goes nowhere else.
+func (s *server) apiKey(env Env, host string) (string, error) {
+	if key := first(s.key, env.Getenv("COMFYD_API_KEY")); key != "" {
+		return key, nil
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", nil
+	}
+	b, err := os.ReadFile(filepath.Join(first(env.Getenv("COMFYD_DATA_DIR"), "data"), "api-key"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the API key: %w; give it with --key or COMFYD_API_KEY", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/comfyd/comfyd/client"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// explained says an error in the workflow's own terms.
+type explained struct {
+	text string
+	err  error
+}
+
+func (e *explained) Error() string { return e.text }
+func (e *explained) Unwrap() error { return e.err }
+
+// explain names the nodes of an error by their titles, and lists what is wrong with them one a line.
+func explain(err error, g graph) error {
+	var failed *comfy.Failure
+	var refused *client.Error
+	switch {
+	case errors.As(err, &failed):
+		text := "the job failed"
+		if failed.NodeID != "" {
+			text += " at " + g.name(failed.NodeID)
+		}
+		text += fmt.Sprintf(": %s (%s)", failed.Message, failed.Code)
+		return &explained{printable(text + list(failed.NodeErrors, g)), err}
+	case errors.As(err, &refused):
+		text := err.Error()
+		if refused.HTTPStatus == http.StatusUnauthorized {
+			text += "; give a key with --key or COMFYD_API_KEY"
+		}
+		return &explained{printable(text + list(refused.NodeErrors, g)), err}
+	}
+	return err
+}
+
+// list is one line for each reason, in the order of the nodes.
+func list(errs comfy.NodeErrors, g graph) string {
+	var b strings.Builder
+	for _, id := range slices.SortedFunc(maps.Keys(errs), byNumber) {
+		name := g.name(id)
+		if _, known := g[id]; !known && errs[id].ClassType != "" {
+			name += " (" + errs[id].ClassType + ")"
+		}
+		for _, e := range errs[id].Errors {
+			text := e.Message
+			if e.Details != "" {
+				text += ": " + e.Details
+			}
+			fmt.Fprintf(&b, "\n  %s: %s", name, short(strings.ReplaceAll(text, "\n", " "), 500))
+		}
+	}
+	return b.String()
+}
+
+// byNumber orders "10" after "9".
+func byNumber(a, b string) int {
+	x, errX := strconv.Atoi(a)
+	y, errY := strconv.Atoi(b)
+	if errX == nil && errY == nil {
+		return cmp.Compare(x, y)
+	}
+	return cmp.Compare(a, b)
+}

@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/comfyd/comfyd/client"
+)
+
+// submission are the flags of submit.
+type submission struct {
+	server
+	out           string
+	images        []string
+	metadata      []string
+	timeout       time.Duration
+	priority      int
+	backend       string
+	randomSeed    bool
+	stripMetadata bool
+	noWait        bool
+	cancel        bool
+}
+
+func submitCommand(env Env) *cobra.Command {
+	var s submission
+	c := &cobra.Command{
+		Use:   "submit FILE|-",
+		Short: "Run a ComfyUI workflow and write what it makes",
+		Long: `Submit a workflow in ComfyUI's API format (menu "Export (API)"), wait for it, and write its images, files and texts.
+
+Files that the workflow names (pictures, video, audio, latents, 3D models) and that lie in the workflow's folder or in
+the current one are uploaded first; each is told. Nothing else ever is: give other files with --image.
+
+Ctrl-C stops the waiting. On a terminal it asks whether to cancel the job too; otherwise the job goes on. A second
+Ctrl-C leaves at once.
+
+The paths of what was written go to standard output, one a line; all else goes to standard error.`,
+		Example: `  comfyd submit workflow.json
+  comfyd submit workflow.json --out renders --random-seed --metadata shot=7
+  comfyd submit workflow.json --image photo.png=/home/me/portrait.png
+  jq '."3".inputs.steps = 30' workflow.json | comfyd submit - --json
+  id=$(comfyd submit workflow.json --no-wait) && comfyd status "$id" --wait --out .`,
+		Args: one("workflow file, or - for standard input"),
+		RunE: func(c *cobra.Command, args []string) error { return s.run(c.Context(), env, args[0]) },
+	}
+	s.flags(c)
+	f := c.Flags()
+	f.StringVar(&s.out, "out", ".", "folder to write to; a file that exists is never replaced, the new one gets a number")
+	f.StringArrayVar(&s.images, "image", nil, "NAME=PATH: upload PATH as the file that the workflow calls NAME (repeatable)")
+	f.StringArrayVar(&s.metadata, "metadata", nil, "KEY=VALUE: a label for the job (repeatable)")
+	f.DurationVar(&s.timeout, "timeout", 0, "how long the job may run on its GPU, such as 90s or 1h (default the server's)")
+	f.IntVar(&s.priority, "priority", 0, "1 (first) to 5 (last); default 3")
+	f.StringVar(&s.backend, "backend", "", "the pool of ComfyUI servers to run on (default the first that fits)")
+	f.BoolVar(&s.randomSeed, "random-seed", false, "give each input seed or noise_seed that is a number a random one below 2^32, and tell which")
+	f.BoolVar(&s.stripMetadata, "strip-metadata", false, "leave the workflow out of the images")
+	f.BoolVar(&s.noWait, "no-wait", false, "print the job's id and leave")
+	f.BoolVar(&s.cancel, "cancel-on-interrupt", false, "Ctrl-C cancels the job without asking")
+	f.BoolVarP(&s.cancel, "yes", "y", false, "the same as --cancel-on-interrupt")
+	return c
+}
+
+// submitGrace is how long a submission under way may still take after a Ctrl-C, so that its job's id is known.
+const submitGrace = 2 * time.Second
+
+func (s *submission) run(ctx context.Context, env Env, file string) error {
+	env, stop := env.interruptible(ctx)
+	defer stop()
+	req := client.SubmitRequest{
+		TimeoutSeconds: int((s.timeout + time.Second - 1) / time.Second),
+		Priority:       s.priority, Backend: s.backend, StripMetadata: s.stripMetadata,
+	}
+	if s.timeout < 0 {
+		return usagef("--timeout %v: use a duration above zero", s.timeout)
+	}
+	var err error
+	if req.Metadata, err = pairs(s.metadata); err != nil {
+		return err
+	}
+	workflow, dir, err := readWorkflow(env.In, file)
+	if err != nil {
+		return err
+	}
+	screen := newScreen(env)
+	g := parseGraph(workflow)
+	if s.randomSeed {
+		var seeds []seed
+		if workflow, seeds, err = randomSeeds(workflow); err != nil {
+			return err
+		}
+		if len(seeds) == 0 {
+			screen.say("--random-seed: the workflow has no seed that is a number")
+		}
+		for _, seed := range seeds {
+			screen.say("%s of %s: %d", seed.input, g.name(seed.node), seed.value)
+		}
+	}
+	req.Workflow = workflow
+
+	c, err := s.client(env, screen)
+	if err != nil {
+		return err
+	}
+	dirs := []string{"."}
+	if dir != "" && filepath.Clean(dir) != "." {
+		dirs = []string{dir, "."}
+	}
+	if req.Images, err = upload(ctx, c, screen, g, dirs, s.images); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w before anything was submitted", errInterrupted)
+		}
+		return explain(err, g)
+	}
+	later, done := env.grace(ctx, submitGrace)
+	job, err := c.Submit(later, req)
+	done()
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("%w while submitting; it is not known whether the server took the job", errInterrupted)
+	case err != nil:
+		return explain(err, g)
+	case s.noWait && s.json:
+		return printJSON(env.Out, job)
+	case s.noWait:
+		_, err := fmt.Fprintln(env.Out, job.ID)
+		return err
+	}
+	screen.say("submitted as %s", job.ID)
+	f := &follower{env: env, server: &s.server, client: c, screen: screen, graph: g, out: s.out, pathsOnly: true, mayCancel: true, cancel: s.cancel}
+	return f.wait(ctx, job.ID)
+}
+
+// pairs reads KEY=VALUE arguments.
+func pairs(args []string) (map[string]string, error) {
+	m := map[string]string{}
+	for _, a := range args {
+		k, v, ok := strings.Cut(a, "=")
+		if !ok || k == "" {
+			return nil, usagef("--metadata %q: write KEY=VALUE", a)
+		}
+		m[k] = v
+	}
+	return m, nil
+}

@@ -1,0 +1,293 @@
+// Package config is the only reader of the environment. Every setting is here, with its default and what is allowed.
+package config
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/joho/godotenv"
+)
+
+// Config is what comfyd was told.
+type Config struct {
+	Listen         string   `env:"COMFYD_LISTEN" envDefault:"127.0.0.1:8080"`
+	PublicURL      string   `env:"COMFYD_PUBLIC_URL"`
+	TrustedProxies []string `env:"COMFYD_TRUSTED_PROXIES"`
+	TLSCert        string   `env:"COMFYD_TLS_CERT"`
+	TLSKey         string   `env:"COMFYD_TLS_KEY"`
+	CORSOrigins    []string `env:"COMFYD_CORS_ORIGINS"`
+	BodyLimit      Size     `env:"COMFYD_BODY_LIMIT" envDefault:"100MiB"`
+
+	APIKeys    string `env:"COMFYD_API_KEYS"`
+	SigningKey string `env:"COMFYD_SIGNING_KEY"`
+	DataDir    string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
+	StoreURL   string `env:"COMFYD_STORE_URL"`
+
+	Backends    []string `env:"COMFYD_BACKEND" envDefault:"local"`
+	ComfyURLs   []string `env:"COMFYUI_URLS"`
+	ComfyDir    string   `env:"COMFYUI_DIR"`
+	ComfyPython string   `env:"COMFYUI_PYTHON"`
+	ComfyArgs   []string `env:"COMFYUI_ARGS" envSeparator:" "`
+
+	Retention    Duration `env:"COMFYD_RETENTION" envDefault:"7d"`
+	StartTimeout Duration `env:"COMFYD_START_TIMEOUT" envDefault:"1h"`
+	RunTimeout   Duration `env:"COMFYD_RUN_TIMEOUT" envDefault:"30m"`
+	StallTimeout Duration `env:"COMFYD_STALL_TIMEOUT" envDefault:"10m"`
+
+	TemporalAddress   string `env:"TEMPORAL_ADDRESS"`
+	TemporalNamespace string `env:"TEMPORAL_NAMESPACE" envDefault:"default"`
+	TemporalListen    string `env:"COMFYD_TEMPORAL_LISTEN" envDefault:"127.0.0.1:7233"`
+	TemporalUIListen  string `env:"COMFYD_TEMPORAL_UI_LISTEN" envDefault:"127.0.0.1:8233"`
+
+	LogLevel  string `env:"COMFYD_LOG_LEVEL" envDefault:"info"`
+	LogFormat string `env:"COMFYD_LOG_FORMAT" envDefault:"text"`
+
+	// Keys and the signing key, as found or made.
+	Keys    []Key  `env:"-"`
+	Signing []byte `env:"-"`
+}
+
+// Key is an API key and whose it is.
+type Key struct{ Tenant, Secret string }
+
+// Error names the setting that is wrong, its value and what is allowed, in one line.
+type Error struct{ Name, Value, Allowed string }
+
+func (e *Error) Error() string {
+	if e.Value == "" {
+		return fmt.Sprintf("%s is not set: %s", e.Name, e.Allowed)
+	}
+	return fmt.Sprintf("%s=%q is not allowed: %s", e.Name, e.Value, e.Allowed)
+}
+
+// Load reads .env in the current folder, where there is one, and the environment, which wins. It makes the data folder,
+// the API key and the signing key where they are missing.
+func Load() (*Config, error) {
+	vars := map[string]string{}
+	file, err := godotenv.Read()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf(".env cannot be read: %w", err)
+	}
+	maps.Copy(vars, file)
+	for _, kv := range os.Environ() {
+		k, v, _ := strings.Cut(kv, "=")
+		vars[k] = v
+	}
+	c, err := Parse(vars)
+	if err != nil {
+		return nil, err
+	}
+	if err := exportTemporal(file); err != nil {
+		return nil, err
+	}
+	return c, c.secrets()
+}
+
+// exportTemporal hands the TEMPORAL_* and MODAL_* lines of .env to the libraries that read the environment themselves.
+func exportTemporal(file map[string]string) error {
+	for k, v := range file {
+		if !strings.HasPrefix(k, "TEMPORAL_") && !strings.HasPrefix(k, "MODAL_") && !strings.HasPrefix(k, "AWS_") {
+			continue
+		}
+		if _, set := os.LookupEnv(k); set {
+			continue
+		}
+		if err := os.Setenv(k, v); err != nil {
+			return fmt.Errorf("%s from .env: %w", k, err)
+		}
+	}
+	return nil
+}
+
+// Parse makes a Config of variables, and changes nothing anywhere. Errors are *Error.
+func Parse(vars map[string]string) (*Config, error) {
+	set := map[string]string{}
+	for k, v := range vars {
+		if v != "" { // VAR= in a file means: not set
+			set[k] = v
+		}
+	}
+	var c Config
+	if err := env.ParseWithOptions(&c, env.Options{Environment: set}); err != nil {
+		return nil, explain(err, set)
+	}
+	if c.StoreURL == "" && c.TemporalAddress == "" {
+		c.StoreURL = "file://" + filepath.ToSlash(abs(filepath.Join(c.DataDir, "blobs")))
+	}
+	if c.ComfyDir == "" {
+		c.ComfyDir = filepath.Join(c.DataDir, "comfyui")
+	}
+	return &c, c.check()
+}
+
+// explain turns the library's error into ours.
+func explain(err error, vars map[string]string) error {
+	var all env.AggregateError
+	if errors.As(err, &all) {
+		for _, e := range all.Errors {
+			var p env.ParseError
+			if errors.As(e, &p) {
+				name := variable(p.Name)
+				return &Error{Name: name, Value: vars[name], Allowed: p.Err.Error()}
+			}
+		}
+	}
+	return fmt.Errorf("the environment: %w", err)
+}
+
+func (c *Config) check() error {
+	if err := c.checkAddresses(); err != nil {
+		return err
+	}
+	kinds := []string{"local", "url", "modal"}
+	for _, b := range c.Backends {
+		if !slices.Contains(kinds, b) {
+			return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "local, url or modal, or several of them separated by commas"}
+		}
+	}
+	if slices.Contains(c.Backends, "url") && len(c.ComfyURLs) == 0 {
+		return &Error{"COMFYUI_URLS", "", "COMFYD_BACKEND=url needs the addresses of ComfyUI servers, such as http://127.0.0.1:8188"}
+	}
+	if slices.Contains(c.Backends, "modal") {
+		return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "modal is not built yet; local and url are"}
+	}
+	for _, u := range c.ComfyURLs {
+		if !isHTTP(u) {
+			return &Error{"COMFYUI_URLS", u, "an address such as http://127.0.0.1:8188, or several separated by commas"}
+		}
+	}
+	if c.StoreURL == "" {
+		return &Error{"COMFYD_STORE_URL", "", "with TEMPORAL_ADDRESS set, name a store that every api and worker reaches, such as s3://bucket?region=us-east-1 or file:///a/shared/folder"}
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return &Error{"COMFYD_TLS_CERT", c.TLSCert, "COMFYD_TLS_CERT and COMFYD_TLS_KEY go together"}
+	}
+	if c.PublicURL != "" && !isHTTP(c.PublicURL) {
+		return &Error{"COMFYD_PUBLIC_URL", c.PublicURL, "an address such as https://comfy.example.com"}
+	}
+	for _, d := range []struct {
+		name     string
+		d        Duration
+		min, max time.Duration
+	}{
+		{"COMFYD_RETENTION", c.Retention, time.Hour, 365 * 24 * time.Hour},
+		{"COMFYD_START_TIMEOUT", c.StartTimeout, time.Second, 7 * 24 * time.Hour},
+		{"COMFYD_RUN_TIMEOUT", c.RunTimeout, time.Second, 24 * time.Hour},
+		{"COMFYD_STALL_TIMEOUT", c.StallTimeout, 5 * time.Second, 24 * time.Hour},
+	} {
+		if time.Duration(d.d) < d.min || time.Duration(d.d) > d.max {
+			return &Error{d.name, time.Duration(d.d).String(), fmt.Sprintf("from %s to %s", d.min, d.max)}
+		}
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		return &Error{"COMFYD_LOG_LEVEL", c.LogLevel, "debug, info, warn or error"}
+	}
+	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
+		return &Error{"COMFYD_LOG_FORMAT", c.LogFormat, "text or json"}
+	}
+	return nil
+}
+
+func (c *Config) checkAddresses() error {
+	addresses := map[string]string{"COMFYD_LISTEN": c.Listen}
+	if c.TemporalAddress == "" {
+		addresses["COMFYD_TEMPORAL_LISTEN"], addresses["COMFYD_TEMPORAL_UI_LISTEN"] = c.TemporalListen, c.TemporalUIListen
+	}
+	for _, name := range slices.Sorted(maps.Keys(addresses)) {
+		a := addresses[name]
+		host, _, err := net.SplitHostPort(a)
+		if err != nil {
+			return &Error{name, a, "host:port, such as 127.0.0.1:8080"}
+		}
+		if name != "COMFYD_LISTEN" && !loopback(host) {
+			return &Error{name, a, "a loopback address: Temporal and its UI have no login of their own here"}
+		}
+		if name == "COMFYD_LISTEN" && !loopback(host) && c.APIKeys == "" {
+			return &Error{name, a, "an address that others reach needs COMFYD_API_KEYS (tenant:secret, or @file)"}
+		}
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// Embedded tells whether Temporal runs in this process.
+func (c *Config) Embedded() bool { return c.TemporalAddress == "" }
+
+// secrets reads the API keys and the signing key, or makes them.
+func (c *Config) secrets() error {
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return &Error{"COMFYD_DATA_DIR", c.DataDir, "a folder that comfyd can write to: " + err.Error()}
+	}
+	keys := c.APIKeys
+	switch {
+	case strings.HasPrefix(keys, "@"):
+		raw, err := os.ReadFile(keys[1:])
+		if err != nil {
+			return &Error{"COMFYD_API_KEYS", keys, "@ and a file that can be read: " + err.Error()}
+		}
+		keys = strings.Join(strings.Fields(string(raw)), ",")
+	case keys == "":
+		secret, err := secretFile(filepath.Join(c.DataDir, "api-key"))
+		if err != nil {
+			return err
+		}
+		keys = "default:" + secret
+	}
+	for kv := range strings.SplitSeq(keys, ",") {
+		tenant, secret, ok := strings.Cut(strings.TrimSpace(kv), ":")
+		if !ok || tenant == "" || len(secret) < 16 || strings.ContainsAny(tenant, "/\\ ") {
+			return &Error{"COMFYD_API_KEYS", "(hidden)", "tenant:secret, separated by commas, each secret 16 characters or more; or @file"}
+		}
+		c.Keys = append(c.Keys, Key{Tenant: tenant, Secret: secret})
+	}
+	if c.SigningKey == "" {
+		if !c.Embedded() {
+			return &Error{"COMFYD_SIGNING_KEY", "", "with TEMPORAL_ADDRESS set, give every api the same secret of 32 characters or more"}
+		}
+		var err error
+		if c.SigningKey, err = secretFile(filepath.Join(c.DataDir, "signing-key")); err != nil {
+			return err
+		}
+	}
+	if len(c.SigningKey) < 32 {
+		return &Error{"COMFYD_SIGNING_KEY", "(hidden)", "32 characters or more"}
+	}
+	c.Signing = []byte(c.SigningKey)
+	return nil
+}
+
+// secretFile reads a secret that comfyd has made, or makes it, readable by its owner alone.
+func secretFile(name string) (string, error) {
+	raw, err := os.ReadFile(name)
+	if err == nil {
+		return strings.TrimSpace(string(raw)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading %s: %w", name, err)
+	}
+	b := make([]byte, 32)
+	rand.Read(b) // never fails
+	secret := hex.EncodeToString(b)
+	if err := os.WriteFile(name, []byte(secret+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("writing %s: %w", name, err)
+	}
+	return secret, nil
+}

@@ -1,0 +1,64 @@
+package config
+
+import (
+	"errors"
+	"net/url"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+)
+
+// Duration is a time.Duration that may be given in days, too: "7d", "36h", "90s".
+type Duration time.Duration
+
+// UnmarshalText reads a duration.
+func (d *Duration) UnmarshalText(text []byte) error {
+	s := string(text)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseFloat(days, 64); err == nil {
+			*d = Duration(n * 24 * float64(time.Hour))
+			return nil
+		}
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		return errors.New("a time such as 90s, 30m, 12h or 7d")
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Size is a number of bytes: "100MiB", "1GiB", "65536".
+type Size int64
+
+// UnmarshalText reads a size.
+func (z *Size) UnmarshalText(text []byte) error {
+	n, err := units.RAMInBytes(string(text))
+	if err != nil || n <= 0 {
+		return errors.New("a size such as 100MiB or 1GiB")
+	}
+	*z = Size(n)
+	return nil
+}
+
+func isHTTP(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+func abs(path string) string {
+	if a, err := filepath.Abs(path); err == nil {
+		return a
+	}
+	return path
+}
+
+// variable is the environment variable behind a field of Config.
+func variable(field string) string {
+	f, _ := reflect.TypeFor[Config]().FieldByName(field)
+	return f.Tag.Get("env")
+}

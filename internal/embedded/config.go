@@ -1,0 +1,119 @@
+//go:build !noembedded
+
+package embedded
+
+import (
+	"net"
+	"strconv"
+	"time"
+
+	"go.temporal.io/server/common/authorization"
+	"go.temporal.io/server/common/cluster"
+	"go.temporal.io/server/common/config"
+	"go.temporal.io/server/common/dynamicconfig"
+	"go.temporal.io/server/common/membership/static"
+	"go.temporal.io/server/common/primitives"
+	"go.temporal.io/server/temporal"
+)
+
+const (
+	storeName   = "sqlite"
+	clusterName = "comfyd"
+	// clusterID tells clusters apart that are joined to each other. This one never is.
+	clusterID = "7a3e1c1e-6f0f-5d0c-9a3b-0c0f1d5e7233"
+	// shards is fixed for the life of a database. There is one writer, SQLite, so more would only add queues.
+	shards = 1
+)
+
+// serverOptions puts the server together: the frontend on its own address, the three services behind it on ports of
+// the loopback interface, static membership (no gossip between processes), SQLite for everything.
+func serverOptions(db *database, frontend *net.TCPAddr, ports []int, logger *serverLogger) []temporal.ServerOption {
+	address := reachable(frontend)
+	services := map[string]config.Service{
+		string(primitives.FrontendService): {RPC: config.RPC{GRPCPort: frontend.Port, BindOnIP: frontend.IP.String()}},
+	}
+	hosts := map[primitives.ServiceName]static.Hosts{primitives.FrontendService: static.SingleLocalHost(address)}
+	for i, name := range []primitives.ServiceName{primitives.HistoryService, primitives.MatchingService, primitives.WorkerService} {
+		services[string(name)] = config.Service{RPC: config.RPC{GRPCPort: ports[i], BindOnIP: loopback}}
+		hosts[name] = static.SingleLocalHost(net.JoinHostPort(loopback, strconv.Itoa(ports[i])))
+	}
+	c := &config.Config{
+		Services:    services,
+		Persistence: db.persistence(),
+		ClusterMetadata: &cluster.Config{
+			FailoverVersionIncrement: 10, MasterClusterName: clusterName, CurrentClusterName: clusterName,
+			ClusterInformation: map[string]cluster.ClusterInformation{
+				clusterName: {Enabled: true, InitialFailoverVersion: 1, RPCAddress: address, ClusterID: clusterID},
+			},
+		},
+		DCRedirectionPolicy: config.DCRedirectionPolicy{Policy: "noop"},
+		Archival: config.Archival{
+			History: config.HistoryArchival{State: "disabled"}, Visibility: config.VisibilityArchival{State: "disabled"},
+		},
+		NamespaceDefaults: config.NamespaceDefaults{Archival: config.ArchivalNamespaceDefaults{
+			History:    config.HistoryArchivalNamespaceDefaults{State: "disabled"},
+			Visibility: config.VisibilityArchivalNamespaceDefaults{State: "disabled"},
+		}},
+		PublicClient: config.PublicClient{HostPort: address},
+	}
+	// The server allows its services twice this time to start; a machine under load needs more than the default 15 s.
+	c.Global.Membership = config.Membership{MaxJoinDuration: 30 * time.Second, BroadcastAddress: loopback}
+	return []temporal.ServerOption{
+		temporal.WithConfig(c),
+		temporal.ForServices(temporal.DefaultServices),
+		temporal.WithStaticHosts(hosts),
+		temporal.WithLogger(logger),
+		// Said aloud, for the server warns when it is left to the default: there is no authorization.
+		temporal.WithAuthorizer(authorization.NewNoopAuthorizer()),
+		temporal.WithClaimMapper(func(*config.Config) authorization.ClaimMapper { return authorization.NewNoopClaimMapper() }),
+		temporal.WithDynamicConfigClient(dynamicConfig()),
+	}
+}
+
+// Rates that are never reached, in place of defaults made for a shared cluster.
+const (
+	pollRPS    = 5000
+	requestRPS = 20000
+)
+
+// dynamicConfig are the settings in which a server for one small machine differs from one for a cluster.
+func dynamicConfig() dynamicconfig.StaticClient {
+	return dynamicconfig.StaticClient{
+		// With one shard there is one queue of each kind, and each step of a workflow waits for its next poll: 20 a
+		// second by default, which is 50 ms a step. The host's limit has to rise with the queue's: it follows the
+		// persistence limit when unset, but a change of that one must not bring the waits back.
+		dynamicconfig.TransferProcessorMaxPollRPS.Key():       pollRPS,
+		dynamicconfig.TransferProcessorMaxPollHostRPS.Key():   pollRPS,
+		dynamicconfig.TimerProcessorMaxPollRPS.Key():          pollRPS,
+		dynamicconfig.TimerProcessorMaxPollHostRPS.Key():      pollRPS,
+		dynamicconfig.VisibilityProcessorMaxPollRPS.Key():     pollRPS,
+		dynamicconfig.VisibilityProcessorMaxPollHostRPS.Key(): pollRPS,
+		dynamicconfig.OutboundProcessorMaxPollRPS.Key():       pollRPS,
+		dynamicconfig.OutboundProcessorMaxPollHostRPS.Key():   pollRPS,
+
+		// Priority is strict only within a partition; by default there are four of each queue. One is also faster
+		// here: a query or a task never takes the way over another partition.
+		dynamicconfig.MatchingNumTaskqueueReadPartitions.Key():  1,
+		dynamicconfig.MatchingNumTaskqueueWritePartitions.Key(): 1,
+		// Tenants of one priority take turns, by the fairness key of their jobs.
+		dynamicconfig.MatchingEnableFairness.Key(): true,
+
+		// The only client is this process, and admission is the API's work. A request that the server turns away
+		// costs a retry of a second or more.
+		dynamicconfig.FrontendRPS.Key():                                  requestRPS,
+		dynamicconfig.FrontendMaxNamespaceRPSPerInstance.Key():           requestRPS,
+		dynamicconfig.FrontendPersistenceMaxQPS.Key():                    requestRPS,
+		dynamicconfig.MatchingRPS.Key():                                  requestRPS,
+		dynamicconfig.MatchingPersistenceMaxQPS.Key():                    requestRPS,
+		dynamicconfig.HistoryRPS.Key():                                   requestRPS,
+		dynamicconfig.HistoryPersistenceMaxQPS.Key():                     requestRPS,
+		dynamicconfig.FrontendMaxNamespaceVisibilityRPSPerInstance.Key(): 500, // lists of jobs; 10 a second by default
+
+		// Room for the workflows that are open at once, not for the 128,000 of a cluster's host.
+		dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 2000,
+
+		// Where a stopped process (SIGSTOP, a laptop asleep) goes on, the detector takes the pause for a deadlock and
+		// would put all 3,000 goroutines into the log.
+		dynamicconfig.DeadlockDumpGoroutines.Key(): false,
+	}
+}

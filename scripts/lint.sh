@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Formatting, vet, staticcheck and Temporal's determinism check, for both modules.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+unformatted=$(gofmt -l $(git ls-files '*.go'))
+[ -z "$unformatted" ] || { echo "gofmt: $unformatted"; exit 1; }
+go vet ./...
+(cd comfy && go vet ./...)
+go tool -modfile=tools/go.mod staticcheck ./...
+(cd comfy && go tool -modfile=../tools/go.mod staticcheck ./...)
+go tool -modfile=tools/go.mod workflowcheck ./workflows/...

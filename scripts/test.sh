@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Everything that the tests need, then every test: a real ComfyUI on the CPU, a real S3 server, both modules.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+work=$(mktemp -d)
+comfyui_pid=
+cleanup() {
+  [ -z "$comfyui_pid" ] || kill "$comfyui_pid" 2>/dev/null || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+echo "== tools"
+COMFYD_TEST_COMFYUI_DIR=$(scripts/comfyui.sh)
+port=$(free_port)
+start_comfyui "$COMFYD_TEST_COMFYUI_DIR" "$port" "$work"
+(cd tools/s3 && go build -o "$work/versitygw" github.com/versity/versitygw/cmd/versitygw)
+export COMFYD_TEST_S3_SERVER="$work/versitygw" COMFYD_TEST_COMFYUI_DIR COMFYD_TEST_COMFYUI="http://127.0.0.1:$port"
+export COMFYD_TEST_COMFYUI_WORK="$work"
+
+echo "== lint"
+scripts/lint.sh
+
+wait_for "$COMFYD_TEST_COMFYUI/system_stats" 300 "$comfyui_pid" || { cat "$work/log"; echo "ComfyUI did not start"; exit 1; }
+
+echo "== tests"
+# The embedded Temporal server takes minutes to build with the race detector: what links it is tested without.
+linked='internal/embedded|internal/app|cmd/comfyd'
+(cd comfy && go test -race ./...)
+go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
+go test -timeout 25m $(go list ./... | grep -E "$linked")

@@ -1,0 +1,145 @@
+// Package worker serves comfyd's task queues: workflows, warm-up and collection on one, the prompts of each backend on
+// one of their own. It also publishes what its backends have, for the API to read.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/comfyd/comfyd/activities"
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/catalog"
+	"github.com/comfyd/comfyd/workflows"
+)
+
+const (
+	// stopTimeout is what a stopping worker grants its activities to let go of their prompts.
+	stopTimeout = 5 * time.Second
+	// stickyTimeout is how long a workflow task waits for the worker that has the workflow in memory before any
+	// other may take it; it bounds how long a job rests after that worker's death.
+	stickyTimeout = 2 * time.Second
+	// heartbeatThrottle lets through one heartbeat each half second, for progress that is worth reading; the SDK's
+	// default, four fifths of the heartbeat timeout, would leave it seconds old.
+	heartbeatThrottle = 500 * time.Millisecond
+	// maxSteps is how many warm-ups and collections run at once in one worker.
+	maxSteps = 100
+)
+
+// Options of a worker.
+type Options struct {
+	Client    client.Client
+	Backends  []backend.Backend // in order of preference
+	Store     activities.Store
+	Publisher *catalog.Publisher
+	Directory *catalog.Directory
+	Limits    activities.Limits
+	Log       logrus.FieldLogger
+}
+
+// Worker is a set of Temporal workers that start and stop together.
+type Worker struct {
+	workers    []worker.Worker
+	activities *activities.Activities
+	publisher  *catalog.Publisher
+}
+
+// New prepares the workers; nothing is polled before Start.
+func New(o Options) *Worker {
+	a := activities.New(activities.Options{
+		Backends: o.Backends, Store: o.Store, Limits: o.Limits, Log: o.Log,
+		Elsewhere: o.Directory.Pools,
+		Closed:    closed(o.Client),
+	})
+	w := &Worker{activities: a, publisher: o.Publisher}
+
+	jobs := w.add(o.Client, comfy.TaskQueue, worker.Options{MaxConcurrentActivityExecutionSize: maxSteps})
+	jobs.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
+	register(jobs, comfy.ActivityWarmUp, a.WarmUp)
+	register(jobs, comfy.ActivityCollect, a.Collect)
+	for _, b := range o.Backends {
+		p := b.Pool()
+		register(w.add(o.Client, comfy.PromptTaskQueue(p.Name), worker.Options{
+			MaxConcurrentActivityExecutionSize: p.Slots, DisableWorkflowWorker: true,
+		}), comfy.ActivityPrompt, a.Prompt)
+		if p.HostBound {
+			register(w.add(o.Client, comfy.CollectTaskQueue(p.Name, true), worker.Options{
+				MaxConcurrentActivityExecutionSize: maxSteps, DisableWorkflowWorker: true,
+			}), comfy.ActivityCollect, a.Collect)
+		}
+	}
+	return w
+}
+
+func (w *Worker) add(c client.Client, queue string, o worker.Options) worker.Worker {
+	o.WorkerStopTimeout = stopTimeout
+	o.StickyScheduleToStartTimeout = stickyTimeout
+	o.MaxHeartbeatThrottleInterval = heartbeatThrottle
+	o.DisableRegistrationAliasing = true // the names are the contract's
+	n := worker.New(c, queue, o)
+	w.workers = append(w.workers, n)
+	return n
+}
+
+func register(w worker.Worker, name string, f any) {
+	w.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
+}
+
+// Start begins to poll. On an error nothing is left running.
+func (w *Worker) Start() error {
+	w.publisher.Start()
+	for i, n := range w.workers {
+		if err := n.Start(); err != nil {
+			for _, started := range w.workers[:i] {
+				started.Stop()
+			}
+			w.publisher.Stop()
+			return fmt.Errorf("starting the workers: %w", err)
+		}
+	}
+	return nil
+}
+
+// Stop takes no more work, lets go of running prompts (which another worker, or the next start, goes on with), and
+// cleans up after the jobs that have ended.
+func (w *Worker) Stop(ctx context.Context) {
+	done := make(chan struct{}, len(w.workers))
+	for _, n := range w.workers {
+		go func() {
+			n.Stop()
+			done <- struct{}{}
+		}()
+	}
+	for range w.workers {
+		<-done
+	}
+	w.publisher.Stop()
+	w.activities.Close(ctx)
+}
+
+// closed asks Temporal whether a run has ended. One that it has forgotten has.
+func closed(c client.Client) func(context.Context, activities.Execution) (bool, error) {
+	return func(ctx context.Context, e activities.Execution) (bool, error) {
+		ctx, done := context.WithTimeout(ctx, 10*time.Second)
+		defer done()
+		d, err := c.DescribeWorkflowExecution(ctx, e.WorkflowID, e.RunID)
+		var gone *serviceerror.NotFound
+		if errors.As(err, &gone) {
+			return true, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("asking Temporal whether job %s has ended: %w", e.WorkflowID, err)
+		}
+		return d.GetWorkflowExecutionInfo().GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
+	}
+}

@@ -1,0 +1,132 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/comfyd/comfyd/activities"
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// heartbeatTimeout is how soon a worker's death is noticed. Activities heartbeat each second.
+const heartbeatTimeout = 5 * time.Second
+
+var (
+	attrBackend   = temporal.NewSearchAttributeKeyKeyword(comfy.AttrBackend)
+	attrErrorCode = temporal.NewSearchAttributeKeyKeyword(comfy.AttrErrorCode)
+)
+
+// again decides whether a submission that failed is followed by another: nil for yes, the job's failure for no.
+func (j *job) again(ctx workflow.Context, err error) error {
+	f := failureOf(err)
+	if ctx.Err() != nil || !f.Again {
+		return err
+	}
+	if f.Ran || f.Code == comfy.OutputLost {
+		j.runs++
+	}
+	if j.runs >= maxRuns || j.submission >= maxSubmissions || (f.Code == comfy.OutputLost && j.runs > 1) {
+		return err
+	}
+	workflow.GetLogger(ctx).Warn("the submission was lost, the job goes on with another", "submission", j.submission, "reason", f.Message)
+	// A backend that refuses at once must not be asked in a tight loop.
+	return workflow.Sleep(ctx, time.Duration(j.submission)*500*time.Millisecond)
+}
+
+// result is the job's result, with where its time went.
+func (j *job) result(ctx workflow.Context, place *activities.Placement, out *backend.Outcome, c *activities.Collected, collecting time.Time) *comfy.Result {
+	now := workflow.Now(ctx)
+	m := comfy.Metrics{
+		CollectMS: now.Sub(collecting).Milliseconds(), TotalMS: now.Sub(j.created).Milliseconds(),
+		ColdStartMS: out.ColdStartMS, GPU: out.GPU,
+	}
+	if m.ColdStartMS == 0 && j.coldStart > time.Second {
+		m.ColdStartMS = j.coldStart.Milliseconds() // below, it is the step's own cost
+	}
+	if !out.StartedAt.IsZero() {
+		run := out.EndedAt.Sub(out.StartedAt)
+		m.ExecutionMS = run.Milliseconds()
+		m.GPUSeconds = run.Seconds()
+	}
+	m.QueueMS = max(m.TotalMS-m.CollectMS-m.ExecutionMS-m.ColdStartMS, 0)
+	images := c.Images
+	if images == nil {
+		images = []comfy.Output{}
+	}
+	return &comfy.Result{
+		Images: images, Files: c.Files, Texts: c.Texts, Cached: out.Cached,
+		Attempts: j.submission, Backend: place.Pool.Name, Metrics: m,
+	}
+}
+
+// end turns what went wrong into the error with which the workflow closes.
+func (j *job) end(ctx workflow.Context, err error) error {
+	f := failureOf(err).Failure
+	f.Attempts, f.Backend = j.submission, j.status.Backend
+	f.Metrics.TotalMS = workflow.Now(ctx).Sub(j.created).Milliseconds()
+	canceled := ctx.Err() != nil
+	if canceled {
+		f = comfy.Failure{Code: comfy.Canceled, Message: "the job was canceled", Attempts: f.Attempts, Backend: f.Backend, Metrics: f.Metrics}
+	}
+	workflow.SetCurrentDetails(ctx, fmt.Sprintf("**failed** (%s): %s", f.Code, f.Message))
+	if err := workflow.UpsertTypedSearchAttributes(ctx, attrErrorCode.ValueSet(string(f.Code))); err != nil {
+		workflow.GetLogger(ctx).Error("the error code is missing in the search attributes", "error", err)
+	}
+	if canceled {
+		return temporal.NewCanceledError(f)
+	}
+	return temporal.NewApplicationErrorWithOptions(f.Message, string(f.Code), temporal.ApplicationErrorOptions{
+		NonRetryable: true, Details: []any{f},
+	})
+}
+
+// failure is one that the workflow finds itself.
+func failure(code comfy.Code, format string, args ...any) error {
+	f := activities.Failure{Failure: comfy.Failure{Code: code, Message: fmt.Sprintf(format, args...)}}
+	return temporal.NewApplicationErrorWithOptions(f.Message, string(code), temporal.ApplicationErrorOptions{
+		NonRetryable: true, Details: []any{f},
+	})
+}
+
+// failureOf reads an activity's error, Temporal's own timeouts among them.
+func failureOf(err error) activities.Failure {
+	var f activities.Failure
+	var app *temporal.ApplicationError
+	var late *temporal.TimeoutError
+	switch {
+	case errors.As(err, &late):
+		f = timeoutOf(late)
+	case errors.As(err, &app) && app.HasDetails() && app.Details(&f) == nil && f.Code != "":
+	default:
+		f.Code, f.Message = comfy.Internal, "comfyd failed: "+err.Error()
+	}
+	return f
+}
+
+func timeoutOf(late *temporal.TimeoutError) activities.Failure {
+	var f activities.Failure
+	last := late.Unwrap() // the failure of the attempt before, when the time for all attempts is over
+	var app *temporal.ApplicationError
+	if errors.As(last, &app) && app.HasDetails() && app.Details(&f) == nil && f.Code != "" {
+		f.Again = false
+		f.Message = "given up: " + f.Message
+		return f
+	}
+	switch late.TimeoutType() {
+	case enums.TIMEOUT_TYPE_SCHEDULE_TO_START:
+		f.Code, f.Message = comfy.BackendUnavailable, "no GPU was free within the time to start"
+	case enums.TIMEOUT_TYPE_HEARTBEAT:
+		f.Code, f.Message = comfy.BackendLost, "the worker that carried the job went silent"
+	case enums.TIMEOUT_TYPE_START_TO_CLOSE:
+		f.Code, f.Message = comfy.Timeout, "the step took longer than its limit"
+	default:
+		f.Code, f.Message = comfy.BackendUnavailable, "no ComfyUI was ready within the time to start"
+	}
+	return f
+}

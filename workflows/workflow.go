@@ -1,0 +1,174 @@
+// Package workflows holds the Temporal workflow that carries one job: warm-up, prompt, collection, and what follows when
+// one of them fails. It decides; everything that touches the world is an activity.
+package workflows
+
+import (
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/comfyd/comfyd/activities"
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+const (
+	// maxRuns is how often a job may be lost while it runs before it fails.
+	maxRuns = 3
+	// maxSubmissions bounds the submissions that were lost before they ran, too.
+	maxSubmissions = 12
+	// warmUpLimit is the time to start until the first placement tells the server's own limit.
+	warmUpLimit = time.Hour
+	// collectLimit is how long the store or a backend may fail before the job's outputs are given up.
+	collectLimit = 15 * time.Minute
+)
+
+// ComfyUI is the workflow [comfy.WorkflowName]: one job, whose ID is the call_id. It ends in one of three ways: with
+// a result whose files are all stored; with an application error whose type is a [comfy.Code] and whose details are a
+// [comfy.Failure]; or canceled.
+func ComfyUI(ctx workflow.Context, req comfy.Request) (*comfy.Result, error) {
+	j := newJob(ctx, req)
+	if err := workflow.SetQueryHandlerWithOptions(ctx, comfy.QueryStatus, func() (comfy.Status, error) { return j.status, nil },
+		workflow.QueryHandlerOptions{Description: "what the job is doing: phase, attempts, backend"}); err != nil {
+		return nil, err
+	}
+	res, err := j.run(ctx)
+	if err != nil {
+		return nil, j.end(ctx, err)
+	}
+	j.say(ctx, comfy.PhaseCollecting, "completed: %d images, %d files, %d texts", len(res.Images), len(res.Files), len(res.Texts))
+	return res, nil
+}
+
+// job is the state of one run of the workflow.
+type job struct {
+	activities.Job
+	status  comfy.Status
+	created time.Time
+
+	submission int // of the prompt; what the client sees as attempts
+	runs       int // of those, how many were lost after they had started
+	fresh      bool
+	coldStart  time.Duration
+	placed     string // the pool that the search attribute names
+}
+
+func newJob(ctx workflow.Context, req comfy.Request) *job {
+	info := workflow.GetInfo(ctx)
+	return &job{
+		Job:     activities.Job{ID: info.WorkflowExecution.ID, RunID: info.OriginalRunID, Request: req},
+		created: info.WorkflowStartTime,
+		status: comfy.Status{
+			ID: info.WorkflowExecution.ID, State: comfy.Running, Phase: comfy.PhaseWarming, CreatedAt: info.WorkflowStartTime,
+		},
+	}
+}
+
+// run repeats the three steps until the job has an end that is its own.
+func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
+	if (len(j.Request.Workflow) == 0) == (j.Request.WorkflowRef == "") {
+		return nil, failure(comfy.InvalidWorkflow, "give either workflow or workflow_ref")
+	}
+	for {
+		place, err := j.warmUp(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out, err := j.prompt(ctx, place)
+		if err == nil {
+			var c *activities.Collected
+			collecting := workflow.Now(ctx)
+			if c, err = j.collect(ctx, place, out); err == nil {
+				return j.result(ctx, place, out, c, collecting), nil
+			}
+			j.fresh = true // what the cache would list is what could not be fetched
+		}
+		if err := j.again(ctx, err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// warmUp waits until a backend can take the job.
+func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
+	j.say(ctx, comfy.PhaseWarming, "looking for a ComfyUI that is ready")
+	began := workflow.Now(ctx)
+	limit := warmUpLimit
+	if s := j.Request.StartTimeoutSeconds; s > 0 {
+		limit = time.Duration(s) * time.Second
+	}
+	left := max(limit-began.Sub(j.created), time.Second)
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		ScheduleToCloseTimeout: left,
+		StartToCloseTimeout:    30 * time.Second,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 500 * time.Millisecond, BackoffCoefficient: 1.3, MaximumInterval: 5 * time.Second},
+		Summary:                "find a ComfyUI that is ready for this graph",
+	})
+	var place *activities.Placement
+	if err := workflow.ExecuteActivity(ctx, comfy.ActivityWarmUp, j.Job).Get(ctx, &place); err != nil {
+		return nil, err
+	}
+	j.coldStart += workflow.Now(ctx).Sub(began)
+	j.status.Backend = place.Pool.Name
+	if j.placed != place.Pool.Name {
+		j.placed = place.Pool.Name
+		if err := workflow.UpsertTypedSearchAttributes(ctx, attrBackend.ValueSet(place.Pool.Name)); err != nil {
+			return nil, err
+		}
+	}
+	return place, nil
+}
+
+// prompt hands the next submission to the backend and waits for its end.
+func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backend.Outcome, error) {
+	j.submission++
+	j.status.Attempts = j.submission
+	j.say(ctx, comfy.PhaseQueued, "submission %d to %s", j.submission, place.Pool.Name)
+	deadline := j.created.Add(place.StartTimeout + place.RunTimeout)
+	startBy := j.created.Add(place.StartTimeout)
+	if j.runs > 0 {
+		startBy = deadline // it had started in time once
+	}
+	left := max(deadline.Sub(workflow.Now(ctx)), time.Second)
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              comfy.PromptTaskQueue(place.Pool.Name),
+		ScheduleToStartTimeout: max(startBy.Sub(workflow.Now(ctx)), time.Second),
+		// The activity keeps its limits itself, and says which; this is the server's back-stop.
+		ScheduleToCloseTimeout: left + time.Minute,
+		HeartbeatTimeout:       heartbeatTimeout,
+		WaitForCancellation:    true, // so that the job is not called canceled while the GPU works for it
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 5 * time.Second},
+		Summary:                fmt.Sprintf("run on %s, submission %d", place.Pool.Name, j.submission),
+	})
+	var out *backend.Outcome
+	err := workflow.ExecuteActivity(ctx, comfy.ActivityPrompt, activities.PromptInput{
+		Job: j.Job, Placement: *place, Submission: j.submission, StartBy: startBy, Deadline: deadline, Fresh: j.fresh,
+	}).Get(ctx, &out)
+	return out, err
+}
+
+// collect stores what the prompt has made.
+func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *backend.Outcome) (*activities.Collected, error) {
+	j.say(ctx, comfy.PhaseCollecting, "storing %d files", len(out.Files))
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              comfy.CollectTaskQueue(place.Pool.Name, place.Pool.HostBound),
+		ScheduleToCloseTimeout: collectLimit,
+		StartToCloseTimeout:    collectLimit,
+		HeartbeatTimeout:       heartbeatTimeout,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 15 * time.Second},
+		Summary:                fmt.Sprintf("store %d files", len(out.Files)),
+	})
+	var c *activities.Collected
+	err := workflow.ExecuteActivity(ctx, comfy.ActivityCollect, activities.CollectInput{
+		JobID: j.ID, Outcome: *out, StripMetadata: j.Request.StripMetadata,
+	}).Get(ctx, &c)
+	return c, err
+}
+
+// say keeps the query's answer and the Temporal UI's "current details" in step.
+func (j *job) say(ctx workflow.Context, p comfy.Phase, format string, args ...any) {
+	j.status.Phase = p
+	workflow.SetCurrentDetails(ctx, fmt.Sprintf("**%s**: %s", p, fmt.Sprintf(format, args...)))
+}
