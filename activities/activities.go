@@ -6,6 +6,7 @@ package activities
 import (
 	"context"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -37,17 +38,23 @@ type Options struct {
 	Closed func(ctx context.Context, e Execution) (bool, error)
 	Store  Store
 	Limits Limits
-	Log    logrus.FieldLogger
+	// Wait is how long one warm-up waits for a backend before Temporal has to ask again; 0 means 15 s.
+	Wait time.Duration
+	Log  logrus.FieldLogger
 }
 
 // Activities are registered with a Temporal worker under the names in package comfy.
 type Activities struct {
 	o       Options
 	janitor *janitor
+	waiting atomic.Int64 // warm-ups
 }
 
 // New makes the activities. Close them when the workers have stopped.
 func New(o Options) *Activities {
+	if o.Wait == 0 {
+		o.Wait = warmUpWait
+	}
 	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log)}
 }
 

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"errors"
+	"time"
 
 	"go.temporal.io/sdk/temporal"
 
@@ -19,23 +20,30 @@ type Failure struct {
 }
 
 // fail ends the activity for good: the workflow decides what follows.
-func fail(err error) error { return appError(failureOf(err), err, true) }
+func fail(err error) error {
+	return appError(failureOf(err), err, temporal.ApplicationErrorOptions{NonRetryable: true})
+}
 
 // again lets Temporal run the activity again by its retry policy.
-func again(err error) error { return appError(failureOf(err), err, false) }
+func again(err error) error { return againIn(0, err) }
+
+// againIn is again, not before a time.
+func againIn(d time.Duration, err error) error {
+	return appError(failureOf(err), err, temporal.ApplicationErrorOptions{
+		NextRetryDelay: d,
+		Category:       temporal.ApplicationErrorCategoryBenign, // expected while waiting: no error lines, no error metrics
+	})
+}
 
 // over ends the job: another submission would meet the same limit.
 func over(err error) error {
 	f := failureOf(err)
 	f.Again = false
-	return appError(f, err, true)
+	return appError(f, err, temporal.ApplicationErrorOptions{NonRetryable: true})
 }
 
-func appError(f Failure, cause error, final bool) error {
-	o := temporal.ApplicationErrorOptions{NonRetryable: final, Cause: cause, Details: []any{f}}
-	if !final {
-		o.Category = temporal.ApplicationErrorCategoryBenign // expected while waiting: no error lines, no error metrics
-	}
+func appError(f Failure, cause error, o temporal.ApplicationErrorOptions) error {
+	o.Cause, o.Details = cause, []any{f}
 	return temporal.NewApplicationErrorWithOptions(f.Message, string(f.Code), o)
 }
 

@@ -122,7 +122,7 @@ func newBench(t *testing.T) *bench {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	a := activities.New(activities.Options{
-		Backends: []backend.Backend{b.double}, Store: b.store, Log: log,
+		Backends: []backend.Backend{b.double}, Store: b.store, Log: log, Wait: time.Second,
 		Limits: activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
 		Closed: func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
 	})

@@ -22,6 +22,7 @@ const cancelTimeout = 15 * time.Second
 var (
 	errStartLimit = errors.New("time to start is over")
 	errRunLimit   = errors.New("time to run is over")
+	errStopping   = errors.New("the worker stops")
 )
 
 // PromptInput is one submission of a job.
@@ -61,6 +62,13 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 
 	run, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	go func() {
+		select {
+		case <-activity.GetWorkerStopChannel(ctx): // sooner than the context, which ends after the worker's patience
+			stop(errStopping)
+		case <-run.Done():
+		}
+	}()
 	rec := newRecorder(run, a.o.Store, outputPrefix(in.Job.ID))
 	quiet := rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})
 	out, err := a.carry(run, b, p, rec)

@@ -7,18 +7,67 @@ import (
 	"strings"
 	"time"
 
+	"go.temporal.io/sdk/activity"
+
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 )
 
+const (
+	// warmUpWait is how long one attempt waits for a backend, asking each warmUpLook. It is in memory and costs nothing;
+	// an attempt that Temporal makes again costs writes. It ends warmUpSpare before the activity's own deadline, to say why.
+	warmUpWait  = 15 * time.Second
+	warmUpSpare = time.Second
+	warmUpLook  = 500 * time.Millisecond
+	// maxWaiting bounds the attempts that wait in one worker; one above comes again after warmUpLater.
+	maxWaiting  = 500
+	warmUpLater = 15 * time.Second
+)
+
 // WarmUp answers where the job runs: the first pool, in order of preference, that has the nodes and models of the graph
-// and is well. While none is, it fails with BackendUnavailable and Temporal asks again, so that waiting takes no slot
-// and leaves no history; InvalidWorkflow, when every pool that is well refuses the graph, is final.
+// and is well. It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as
+// the job may wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
 	p, err := a.prompt(ctx, job, 0, false)
 	if err != nil {
 		return nil, err
 	}
+	place, err := a.place(ctx, job, p)
+	if place != nil || !errors.Is(err, errWait) {
+		return place, err
+	}
+	if a.waiting.Add(1) > maxWaiting {
+		a.waiting.Add(-1)
+		return nil, againIn(warmUpLater, err)
+	}
+	defer a.waiting.Add(-1)
+	until := time.Now().Add(a.o.Wait)
+	if end := activity.GetInfo(ctx).Deadline.Add(-warmUpSpare); end.Before(until) {
+		until = end
+	}
+	wait, done := context.WithDeadline(ctx, until)
+	defer done()
+	look := time.NewTicker(warmUpLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-wait.Done():
+			return nil, again(err)
+		case <-activity.GetWorkerStopChannel(ctx):
+			return nil, again(err)
+		case <-look.C:
+		}
+		if place, err = a.place(ctx, job, p); place != nil || !errors.Is(err, errWait) {
+			return place, err
+		}
+	}
+}
+
+// errWait says that asking again may help.
+var errWait = errors.New("wait")
+
+// place asks the pools once.
+func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Placement, error) {
 	var waits []string
 	var refused *backend.Error
 	for _, b := range a.o.Backends {
@@ -34,7 +83,7 @@ func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
 			refused = be
 			continue
 		}
-		waits = append(waits, err.Error())
+		waits = append(waits, reason(err))
 	}
 	if pool := a.elsewhere(ctx, job); pool != nil {
 		return a.placement(job, *pool), nil
@@ -42,7 +91,16 @@ func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
 	if len(waits) == 0 && refused != nil {
 		return nil, fail(refused)
 	}
-	return nil, again(backend.Errorf(comfy.BackendUnavailable, "no ComfyUI is ready: %s", strings.Join(orNone(waits), "; ")))
+	return nil, &backend.Error{Code: comfy.BackendUnavailable, Message: "no ComfyUI is ready: " + strings.Join(orNone(waits), "; "), Cause: errWait}
+}
+
+// reason is what a backend says of itself, without the code before it.
+func reason(err error) string {
+	var be *backend.Error
+	if errors.As(err, &be) {
+		return be.Message
+	}
+	return err.Error()
 }
 
 // elsewhere finds a pool that only other workers serve.

@@ -46,6 +46,7 @@ type body struct {
 	read     int64
 	deadline time.Time
 	memory   *budget // nil where the body is streamed on
+	taken    int64   // of memory
 	err      error
 }
 
@@ -88,8 +89,10 @@ func (b *body) Read(p []byte) (int, error) {
 	case b.read > b.limit:
 		return 0, b.fail(tooLarge(b.limit))
 	case b.memory != nil && !b.memory.take(int64(n)):
-		b.read -= int64(n)
 		return 0, b.fail(failf(CodeUnavailable, "The server is busy with other large requests. Nothing was accepted; try again."))
+	}
+	b.taken += int64(n)
+	switch {
 	case err == nil:
 		return n, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -117,7 +120,7 @@ func (b *body) failure() error {
 // close gives back the memory that the body was counted with.
 func (b *body) close() {
 	if b.memory != nil {
-		b.memory.give(b.read)
+		b.memory.give(b.taken)
 		b.memory = nil
 	}
 }

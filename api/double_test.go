@@ -67,6 +67,7 @@ type fakeTemporal struct {
 	runs      map[string]*fakeRun
 	err       error // of every call
 	startErr  error
+	hold      chan struct{} // Describe waits for it, where it is set
 	describes atomic.Int64
 	queries   atomic.Int64
 	gets      atomic.Int64
@@ -147,6 +148,9 @@ func (f *fakeTemporal) CancelWorkflow(_ context.Context, id, _ string) error {
 
 func (f *fakeTemporal) DescribeWorkflowExecution(_ context.Context, id, _ string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
 	f.describes.Add(1)
+	if f.hold != nil {
+		<-f.hold
+	}
 	run, err := f.get(id)
 	if err != nil {
 		return nil, err

@@ -99,8 +99,8 @@ func TestBodyTooLarge(t *testing.T) {
 		"absurd":            submit + "Content-Length: 9000000000000000000\r\n\r\n",
 		"asks before":       submit + "Content-Length: 1048577\r\nExpect: 100-continue\r\n\r\n",
 		"upload":            upload + "Content-Length: 1048577\r\n\r\n",
-		"chunked":           submit + "Transfer-Encoding: chunked\r\n\r\n100001\r\n{\"x\":\"" + strings.Repeat("x", 0x100001-6),
-		"chunked upload":    upload + "Transfer-Encoding: chunked\r\n\r\n100001\r\n" + strings.Repeat("x", 0x100001),
+		"chunked":           submit + "Transfer-Encoding: chunked\r\n\r\n200000\r\n{\"x\":\"" + strings.Repeat("x", 0x100001-6),
+		"chunked upload":    upload + "Transfer-Encoding: chunked\r\n\r\n200000\r\n" + strings.Repeat("x", 0x100001),
 		"forged marker too": submit + tooLargeValue + ": 1\r\nContent-Length: 1048577\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -237,7 +237,8 @@ func TestPanics(t *testing.T) {
 	a := h.submit(`{"workflow":` + graphJSON + `}`)
 	h.requireError(a, 500, CodeInternal)
 	require.NotContains(t, string(a.raw), "secret detail")
-	require.Contains(t, h.log.String(), "secret detail")
+	require.Contains(t, h.log.String(), "a handler panicked: secret detail")
+	require.Contains(t, h.log.String(), "goroutine")
 	require.Equal(t, 200, h.do("GET", "/healthz", "").status)
 }
 
@@ -332,4 +333,16 @@ func TestShutdownDoesNotWaitForIdleConnections(t *testing.T) {
 	start := time.Now()
 	require.NoError(t, h.server.Shutdown(ctx))
 	require.Less(t, time.Since(start), 2*time.Second)
+}
+
+func TestServeAfterShutdown(t *testing.T) {
+	h := newHarness(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	require.NoError(t, h.server.Shutdown(ctx))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, h.server.Serve(l))
+	_, err = l.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
 }

@@ -44,7 +44,7 @@ func merge(status, own *comfy.Status, described *workflowservice.DescribeWorkflo
 // mergePrompt reads the prompt activity. One that no worker has picked up waits for a GPU; one that has been picked up
 // says in its heartbeat whether ComfyUI runs the prompt, and so does one that is between two attempts.
 func mergePrompt(status *comfy.Status, activity *workflow.PendingActivityInfo) {
-	status.Phase = comfy.PhaseQueued
+	status.Phase, status.Progress = comfy.PhaseQueued, nil
 	var beat heartbeat
 	payloads := activity.GetHeartbeatDetails()
 	if payloads == nil || converter.GetDefaultDataConverter().FromPayloads(payloads, &beat) != nil {

@@ -137,6 +137,7 @@ func TestResultBreaksOffVisibly(t *testing.T) {
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		require.NoError(t, resp.Body.Close())
 	}
+	require.Eventually(t, func() bool { return h.store.opened.Load() == 0 }, 5*time.Second, time.Millisecond, "closed all the same")
 	require.Equal(t, 200, h.do("GET", "/healthz", "").status, "a panic in a stream ends the stream and nothing else")
 }
 

@@ -50,6 +50,9 @@ type Server struct {
 	draining context.Context
 	drain    context.CancelFunc
 	lingers  sync.WaitGroup
+
+	mu        sync.Mutex
+	listeners []net.Listener
 }
 
 // New makes a server; Serve starts it. A wrong option is an error that names it.
@@ -101,6 +104,12 @@ func (s *Server) build() {
 
 // Serve answers requests on l until Shutdown is called. It closes l.
 func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	s.listeners = append(s.listeners, l)
+	s.mu.Unlock()
+	if s.draining.Err() != nil {
+		return l.Close()
+	}
 	if err := s.app.Listener(l); err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
 	}
@@ -112,10 +121,18 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	defer s.endLife()
 	s.drain()
+	// The HTTP library knows a listener only from some moment within Serve on.
+	s.mu.Lock()
+	for _, l := range s.listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			s.log.WithError(err).Warn("closing a listener failed")
+		}
+	}
+	s.mu.Unlock()
 	err := s.app.ShutdownWithContext(ctx)
-	s.lingers.Wait()
-	if err != nil {
+	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("stop the HTTP server: %w", err)
 	}
+	s.lingers.Wait()
 	return nil
 }

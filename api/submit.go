@@ -110,6 +110,8 @@ func (s *Server) start(j *start) (replayed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	// Not part of the digest: a repeated request is the same one after the setting has changed.
+	j.request.StartTimeoutSeconds = int(s.opts.StartTimeout / time.Second)
 	memo := comfy.Submission{Tenant: j.tenant, Digest: digest, RequestID: j.requestID}
 	ctx, cancel := context.WithTimeout(s.life, startTimeout)
 	defer cancel()

@@ -28,7 +28,8 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.RequestID == "" {
+	// A refusal explains itself; a fault is looked up in the server's log.
+	if e.RequestID == "" || e.HTTPStatus < 500 {
 		return fmt.Sprintf("%s (HTTP %d)", e.Message, e.HTTPStatus)
 	}
 	return fmt.Sprintf("%s (HTTP %d, request %s)", e.Message, e.HTTPStatus, e.RequestID)

@@ -32,8 +32,8 @@ const (
 	// heartbeatThrottle lets through one heartbeat each half second, for progress that is worth reading; the SDK's
 	// default, four fifths of the heartbeat timeout, would leave it seconds old.
 	heartbeatThrottle = 500 * time.Millisecond
-	// maxSteps is how many warm-ups and collections run at once in one worker.
-	maxSteps = 100
+	// maxSteps is how many warm-ups and collections run at once in one worker. Most of them wait.
+	maxSteps = 1000
 )
 
 // Options of a worker.

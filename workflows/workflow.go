@@ -102,8 +102,8 @@ func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 	left := max(limit-began.Sub(j.created), time.Second)
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		ScheduleToCloseTimeout: left,
-		StartToCloseTimeout:    30 * time.Second,
-		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 500 * time.Millisecond, BackoffCoefficient: 1.3, MaximumInterval: 5 * time.Second},
+		StartToCloseTimeout:    time.Minute,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.3, MaximumInterval: 5 * time.Second},
 		Summary:                "find a ComfyUI that is ready for this graph",
 	})
 	var place *activities.Placement

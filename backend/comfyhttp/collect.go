@@ -83,7 +83,7 @@ func (r *run) finish(ctx context.Context, e *historyEntry) (*backend.Outcome, er
 		err.Ran = true
 		return nil, err
 	}
-	if err := r.lastFrames(ctx); err != nil {
+	if err := r.lastEvents(ctx); err != nil {
 		return nil, r.left(ctx, err)
 	}
 	if r.blocked != nil {
@@ -108,12 +108,17 @@ func (r *run) finish(ctx context.Context, e *historyEntry) (*backend.Outcome, er
 	return out, nil
 }
 
-// lastFrames waits for what the socket still holds when a look at the history was quicker.
-func (r *run) lastFrames(ctx context.Context) error {
-	if len(r.plan.sockets) == 0 || r.frames.gap || r.over {
+// lastEvents waits for what the socket still holds when a look at the history was quicker: long where it is frames,
+// else a moment.
+func (r *run) lastEvents(ctx context.Context) error {
+	limit, more := r.s.t.frames, r.started || !r.frames.gap
+	if len(r.plan.sockets) == 0 {
+		limit, more = r.s.t.pollFirst, r.started && r.linked
+	}
+	if r.over || !more { // as on a socket that opened after the end
 		return nil
 	}
-	wait := time.NewTimer(r.s.t.frames)
+	wait := time.NewTimer(limit)
 	defer wait.Stop()
 	for {
 		select {

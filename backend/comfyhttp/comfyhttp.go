@@ -65,9 +65,9 @@ var _ backend.Backend = (*Backend)(nil)
 
 // New makes a Backend and starts to watch its servers; none of them needs to be up. It fails on a URL that cannot be
 // one of a ComfyUI.
-func New(o Options) (*Backend, error) { return newBackend(o, defaultTiming()) }
+func New(o Options) (*Backend, error) { return newBackend(o, defaultTiming(), newTransport()) }
 
-func newBackend(o Options, t timing) (*Backend, error) {
+func newBackend(o Options, t timing, transport *http.Transport) (*Backend, error) {
 	if len(o.URLs) == 0 {
 		return nil, errors.New("comfyhttp: no ComfyUI server is named")
 	}
@@ -80,7 +80,7 @@ func newBackend(o Options, t timing) (*Backend, error) {
 	if o.Pool.Slots == 0 {
 		o.Pool.Slots = 2 * len(o.URLs)
 	}
-	b := &Backend{o: o, pool: o.Pool, t: t, log: o.Log, http: newTransport()}
+	b := &Backend{o: o, pool: o.Pool, t: t, log: o.Log, http: transport}
 	for _, u := range o.URLs {
 		s, err := newServer(u, b.http, b.log, t)
 		if err != nil {

@@ -242,13 +242,13 @@ func TestPostGoesWrong(t *testing.T) {
 		"400":      {func(s *fakecomfy.Server) { s.AnswerPost(400, big) }, comfy.InvalidWorkflow, "no ui.py: KeyError: 1"},
 		"400 mute": {func(s *fakecomfy.Server) { s.AnswerPost(400, "nonsense") }, comfy.InvalidWorkflow, "no reason"},
 		"dropped":  {func(s *fakecomfy.Server) { s.DropPost(false) }, comfy.BackendLost, "does not have it"},
-		"refused":  {func(s *fakecomfy.Server) { s.Stop() }, comfy.BackendUnavailable, "refused"},
+		"refused":  {func(s *fakecomfy.Server) { s.Stop() }, comfy.BackendUnavailable, "ComfyUI"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := setup(t, func(_ *Options, tm *timing) { tm.probe = time.Hour })
 			c.spoil(f.s)
+			f.b.http.CloseIdleConnections() // writing into a dead one would leave it open whether the post has arrived
 			p := f.prompt(solid(1))
-			p.Inputs = nil
 			e := f.fails(f.run(p, nil), c.code)
 			require.Contains(t, e.Error(), c.says)
 			require.False(t, e.Ran)
@@ -369,8 +369,9 @@ func TestStall(t *testing.T) {
 	t.Run("progress is life", func(t *testing.T) {
 		f, stalls := begin(t)
 		f.s.Step(20 * time.Millisecond)
-		p := impatient(f, tiled(50)) // a second in all
+		p := impatient(f, tiled(75)) // a second and a half in all
 		waiting := impatient(f, solid(2))
+		p.StallTimeout, waiting.StallTimeout = time.Second, time.Second
 		end := f.run(p, nil)
 		f.s.Await("the first to run", func() bool { return f.s.Runs(p.ID) == 1 })
 		waits := f.run(waiting, nil)

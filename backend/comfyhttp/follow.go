@@ -15,7 +15,10 @@ func (r *run) follow(ctx context.Context, doubtful bool) (*backend.Outcome, erro
 	t := r.s.t
 	now := time.Now()
 	r.lastSign = now
-	r.queueAt = now.Add(t.queueBlind)
+	r.queueAt = now.Add(t.queueQuiet)
+	if !r.linked {
+		r.queueAt = now.Add(t.queueBlind)
+	}
 	wait := t.pollFirst
 	poll := time.NewTimer(wait)
 	defer poll.Stop()
@@ -85,15 +88,8 @@ func (r *run) sign() {
 // event takes one event.
 func (r *run) event(ctx context.Context, e event) error {
 	switch e.kind {
-	case "up":
-		r.linked, r.deaf, r.upSince = true, true, time.Now()
-	case "down":
-		r.linked = false
-		r.frames.gap = true
-		// Never later: the socket may try, and fail, more often than that.
-		if soon := time.Now().Add(r.s.t.queueBlind); soon.Before(r.queueAt) {
-			r.queueAt = soon
-		}
+	case "up", "down":
+		r.linkChanged(e.kind == "up")
 	case "status":
 		r.remaining(&e.note)
 	case "feature_flags":
@@ -116,6 +112,20 @@ func (r *run) event(ctx context.Context, e event) error {
 		r.over = r.over || (e.kind == "executing" && e.note.Node == nil)
 	}
 	return nil
+}
+
+// linkChanged notes that the socket has opened or ended.
+func (r *run) linkChanged(up bool) {
+	r.linked = up
+	if up {
+		r.deaf, r.upSince = true, time.Now()
+		return
+	}
+	r.frames.gap = true
+	// Never later: the socket may try, and fail, more often than that.
+	if soon := time.Now().Add(r.s.t.queueBlind); soon.Before(r.queueAt) {
+		r.queueAt = soon
+	}
 }
 
 func (r *run) runs() {

@@ -7,6 +7,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"testing"
 	"time"
 
@@ -148,3 +151,11 @@ func input(name string, data []byte) backend.Input {
 }
 
 func newRecorder() *backendtest.Recorder { return backendtest.NewRecorder() }
+
+func newPrompt(t testing.TB, graph string) *backend.Prompt { return backendtest.Prompt(t, graph) }
+
+// proxy hands requests on, sockets too.
+func proxy(to string) http.Handler {
+	u, _ := url.Parse(to)
+	return httputil.NewSingleHostReverseProxy(u)
+}

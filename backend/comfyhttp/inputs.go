@@ -229,6 +229,13 @@ func replaceNames(value json.RawMessage, paths map[string]string) json.RawMessag
 			return value
 		}
 		return append(append([]byte{'['}, bytes.Join(rawBytes(list), []byte{','})...), ']')
+	case '{': // how the editor writes a list that is no link
+		var wrapped map[string]json.RawMessage
+		if json.Unmarshal(value, &wrapped) != nil || len(wrapped) != 1 || wrapped["__value__"] == nil {
+			return value
+		}
+		inner := replaceNames(wrapped["__value__"], paths)
+		return append(append([]byte(`{"__value__":`), inner...), '}')
 	}
 	return value
 }

@@ -166,6 +166,7 @@ func (r *run) submit(ctx context.Context, paths map[string]string) (doubtful boo
 	case <-ctx.Done():
 		return false, r.clean(ctx, detached(ctx))
 	}
+	r.forgetStatus()
 	// A post that was cut off may still be queued, after a cancel has looked for it. It is short: let it end.
 	data, status, err := r.s.exchange(context.WithoutCancel(ctx), r.s.t.post, http.MethodPost, "/prompt", body)
 	var ce *callError
@@ -199,6 +200,23 @@ func (r *run) submit(ctx context.Context, paths map[string]string) (doubtful boo
 		return &backend.Error{Code: comfy.BackendLost, Ran: r.started, Message: "the connection to ComfyUI broke while the prompt was handed over, and ComfyUI does not have it", Cause: cause}
 	}
 	return true, nil
+}
+
+// forgetStatus passes over what the socket said about the queue before the prompt was in it.
+func (r *run) forgetStatus() {
+	for {
+		select {
+		case e, ok := <-r.sock.events:
+			if !ok {
+				return
+			}
+			if e.kind == "up" || e.kind == "down" {
+				r.linkChanged(e.kind == "up")
+			}
+		default:
+			return
+		}
+	}
 }
 
 func (r *run) unavailable(err error) *backend.Error {

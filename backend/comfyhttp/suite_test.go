@@ -42,7 +42,7 @@ func realComfyUI(t testing.TB) string {
 func open(t testing.TB, o Options, tm timing) *Backend {
 	t.Helper()
 	o.Pool.Name, o.Pool.Kind = "test", "url"
-	b, err := newBackend(o, tm)
+	b, err := newBackend(o, tm, newTransport())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	return b

@@ -68,11 +68,11 @@ func TestOutputIsBounded(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, o.rotate())
 	}
-	_, err = writer.WriteString("the end\n\n")
+	_, err = writer.WriteString("the end\nthe end\n\n")
 	require.NoError(t, err)
 	now, err := os.ReadFile(o.path)
 	require.NoError(t, err)
-	require.Equal(t, "the end\n\n", string(now))
+	require.Equal(t, "the end\nthe end\n\n", string(now))
 	old, err := os.ReadFile(o.path + ".1")
 	require.NoError(t, err)
 	require.Len(t, old, 1100)

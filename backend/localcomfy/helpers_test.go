@@ -121,8 +121,10 @@ func (w *world) pid(t *testing.T) int { return w.state(t).PID }
 
 func (w *world) state(t *testing.T) (s state) {
 	raw, err := os.ReadFile(w.file("state.json"))
-	require.NoError(t, err)
-	require.NoError(t, json.Unmarshal(raw, &s))
+	if !os.IsNotExist(err) { // none has been started
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(raw, &s))
+	}
 	return s
 }
 

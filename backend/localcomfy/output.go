@@ -75,11 +75,11 @@ func (o *output) tail() []string {
 	return lastLines(string(raw), tailLines)
 }
 
-// lastLines of a text that are not empty.
+// lastLines of a text that are neither empty nor the same as the one before.
 func lastLines(text string, n int) []string {
 	var lines []string
 	for line := range strings.SplitSeq(text, "\n") {
-		if line = strings.TrimRight(line, " \r\t"); line != "" {
+		if line = strings.TrimRight(line, " \r\t"); line != "" && (len(lines) == 0 || line != lines[len(lines)-1]) {
 			lines = append(lines, line)
 		}
 	}

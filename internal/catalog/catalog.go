@@ -33,6 +33,8 @@ type class struct {
 	// plain says that the class is of ComfyUI's own kind whose checks we know. Classes from elsewhere may switch checks
 	// off with a VALIDATE_INPUTS of their own or with types that equal everything, and /object_info does not show it.
 	plain bool
+	// fixed says that the list of outputs is what it shows; those from elsewhere may take any number.
+	fixed bool
 }
 
 // Parse reads the answer to GET /object_info, the older form (a list of options stands as the type) and the newer
@@ -91,6 +93,7 @@ func parseClass(name string, raw json.RawMessage) (cl *class, aliases bool) {
 	}
 	cl.output = info.OutputNode
 	cl.plain = info.PythonModule == "nodes" || strings.HasPrefix(info.PythonModule, "comfy_extras.")
+	cl.fixed = cl.plain || strings.HasPrefix(info.PythonModule, "comfy_api_nodes.")
 	for _, out := range info.Output {
 		var t string
 		if json.Unmarshal(out, &t) != nil {

@@ -231,6 +231,7 @@ func TestCheck(t *testing.T) {
 		"file by its content":         {graph: with("LoadImage", `"image":"blake3:00ff.png"`)},
 		"file missing":                {graph: with("LoadImage", `"image":"gradiant.png"`), types: []string{"custom_validation_failed"}, words: []string{`"gradiant.png"`, "came with the job", "the nearest are gradient.png"}},
 		"file missing, marked":        {graph: with("LoadImage", `"image":"x.png [input]"`), types: []string{"custom_validation_failed"}},
+		"file a number":               {graph: with("LoadImage", `"image":5`), types: []string{"custom_validation_failed"}, words: []string{"a text, but is 5"}},
 		"video missing":               {graph: with("LoadVideo", `"file":"x.mp4"`), types: []string{"custom_validation_failed"}},
 		"latent missing":              {graph: with("LoadLatent", `"latent":"x.latent"`), types: []string{"custom_validation_failed"}},
 		"mask's other input":          {graph: with("LoadImageMask", `"image":"gradient.png","channel":"purple"`), types: []string{"value_not_in_list"}},

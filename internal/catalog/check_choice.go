@@ -16,7 +16,14 @@ func (k *checker) choice(at place, v any) {
 	switch {
 	case in.remote, in.among(v), isText && k.comes(name):
 	case in.own:
-		if isText && in.surelyMissing(name) {
+		if !isText && in.upload != uploadNone {
+			k.fault(at.id, comfy.InputError{
+				Type:      "custom_validation_failed",
+				Message:   fmt.Sprintf("%s must be the name of a file, a text, but is %s", at, show(v)),
+				Details:   fmt.Sprintf("%s - Invalid %s file: %s", in.name, in.upload, show(v)),
+				ExtraInfo: extra("input_name", in.name, "received_value", received(v)),
+			})
+		} else if isText && in.surelyMissing(name) {
 			k.noFile(at, name)
 		}
 	case !at.cl.plain: // may check for itself

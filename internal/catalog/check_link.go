@@ -33,7 +33,7 @@ func (k *checker) link(at place, raw json.RawMessage) (from string, ok bool) {
 	returns := k.c.classes[source.ClassType]
 	i, sound := slot(list[1], len(returns.returns))
 	if !sound {
-		if returns.plain {
+		if returns.fixed {
 			k.badLink(at, list, fmt.Sprintf("takes output %s of node %s (%s), which has %s", show(list[1]), quote(from), shorten(source.ClassType), count(len(returns.returns))))
 			return "", false
 		}

@@ -61,7 +61,7 @@ func fold(name string) string {
 	if modelFile(name) {
 		name = strings.TrimSuffix(path.Base(name), path.Ext(name))
 	}
-	return strings.NewReplacer("_", "", "-", "", " ", "", ".", "").Replace(name)
+	return strings.NewReplacer("_", "", "-", "", " ", "", ".", "", "(", "", ")", "").Replace(name)
 }
 
 // modelFile says whether a name looks like a file of weights.

@@ -115,7 +115,7 @@ func TestSubmit(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "pixels", string(got))
 	require.Equal(t, []string{
-		"submitted as job-1", "queued, 2 before it", "running: The Sampler (1 of 2 nodes done)", "COMPLETED in 1.5s",
+		"submitted as job-1", "queued, 2 before it", "running: The Sampler, 1/2 nodes", "COMPLETED in 1.5s",
 	}, sh.err.lines())
 	var sent map[string]any
 	require.NoError(t, json.Unmarshal(s.Calls("POST /submit_workflow")[0].Body, &sent))
@@ -162,7 +162,7 @@ func TestProgressBar(t *testing.T) {
 	sh.terminal = true
 	require.Equal(t, 0, sh.run("submit", file(t, t.TempDir(), "w.json", workflow)), sh.err.String())
 	text := sh.err.String()
-	for _, want := range []string{"\r", "40% ", "99% ", "restarting (HTTP 503); trying again\n", "running: The Sampler (1 of 2 nodes done), step 2 …", "\nCOMPLETED in 1.5s\n"} {
+	for _, want := range []string{"\r", "40% ", "99% ", "restarting (HTTP 503); trying again\n", "running: The Sampler, 1/2 nodes, step 2/4", "\nCOMPLETED in 1.5s\n"} {
 		require.Contains(t, strings.ReplaceAll(text, "\rCOMPLETED", "\nCOMPLETED"), want)
 	}
 	require.NotContains(t, text, "100%")
@@ -179,6 +179,10 @@ func TestErrorsAndExitCodes(t *testing.T) {
 	}{
 		"failed job": {
 			func(s *fakeapi.Server) { s.Statuses(failed) }, []string{"submit", path}, 1,
+			[]string{`Error: the job failed at node 1 "The Sampler" (KSampler): mat1 and mat2 do not fit (node_failed)`},
+		},
+		"failed job, whose node the server names": {
+			func(s *fakeapi.Server) { s.Statuses(strings.Replace(failed, "mat1", "node 1 (KSampler): mat1", 1)) }, []string{"submit", path}, 1,
 			[]string{`Error: the job failed at node 1 "The Sampler" (KSampler): mat1 and mat2 do not fit (node_failed)`},
 		},
 		"failed job, without the graph": {
@@ -302,7 +306,7 @@ func TestStatus(t *testing.T) {
 		require.Equal(t, 0, sh.run("status", "job-1"), sh.err.String())
 	}
 	require.Equal(t, []string{
-		"job-1 RUNNING running: node 1 (1 of 2 nodes done), step 2 of 4",
+		"job-1 RUNNING running: node 1, 1/2 nodes, step 2/4",
 		"job-1 RUNNING queued, 2 before it",
 		"job-1 COMPLETED in 20ms, from ComfyUI's cache", "  a [2J.png (node 9, 6 B)", "  text of node 5: two lines",
 	}, sh.out.lines())

@@ -29,11 +29,13 @@ func explain(err error, g graph) error {
 	var refused *client.Error
 	switch {
 	case errors.As(err, &failed):
-		text := "the job failed"
-		if failed.NodeID != "" {
-			text += " at " + g.name(failed.NodeID)
+		text, message := "the job failed", failed.Message
+		if id := failed.NodeID; id != "" {
+			text += " at " + g.name(id)
+			// The server names the node, too, where it knows no title.
+			message = strings.TrimPrefix(message, fmt.Sprintf("node %s (%s): ", id, g[id].ClassType))
 		}
-		text += fmt.Sprintf(": %s (%s)", failed.Message, failed.Code)
+		text += fmt.Sprintf(": %s (%s)", message, failed.Code)
 		return &explained{printable(text + list(failed.NodeErrors, g)), err}
 	case errors.As(err, &refused):
 		text := err.Error()

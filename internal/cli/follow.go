@@ -187,7 +187,7 @@ func (e Env) confirm(question string) bool {
 	select {
 	case a := <-answer:
 		return a == "y" || a == "yes"
-	case <-make(chan int):
+	case <-e.again:
 		_, _ = fmt.Fprintln(e.Err)
 		return false
 	}

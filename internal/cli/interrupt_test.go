@@ -104,6 +104,7 @@ func TestInterruptWhileSubmitting(t *testing.T) {
 	require.Contains(t, sh.err.String(), "comfyd status job-1 --wait")
 
 	// And where no answer comes, the next one leaves at once.
+	sh = newShell(t, s)
 	ctx, ctrlC = context.WithCancel(t.Context())
 	began := time.Now()
 	s.Next("POST /submit_workflow", func(_ http.ResponseWriter, r *http.Request) {

@@ -63,7 +63,7 @@ func (s *screen) show(st client.Status, g graph) {
 		percent = min(max(int(st.Progress.Value*100), 0), 99)
 	}
 	_ = s.bar.Set(percent)
-	s.bar.Describe(short(printable(text+steps(st)), 50)) // draws
+	s.bar.Describe(short(printable(text+steps(st)), 64)) // draws
 	s.live = true
 }
 
@@ -92,7 +92,7 @@ func describe(st client.Status, g graph) string {
 	case st.QueuePosition != nil:
 		text += fmt.Sprintf(", %d before it", *st.QueuePosition)
 	case p != nil && p.CurrentNode != "":
-		text += fmt.Sprintf(": %s (%d of %d nodes done)", g.title(p.CurrentNode), p.NodesDone, p.NodesTotal)
+		text += fmt.Sprintf(": %s, %d/%d nodes", short(g.title(p.CurrentNode), 40), p.NodesDone, p.NodesTotal)
 	}
 	return text
 }
@@ -101,7 +101,7 @@ func steps(st client.Status) string {
 	if st.Progress == nil || st.Progress.Steps == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", step %d of %d", st.Progress.Step, st.Progress.Steps)
+	return fmt.Sprintf(", step %d/%d", st.Progress.Step, st.Progress.Steps)
 }
 
 // printable keeps what came from elsewhere from steering the terminal.

@@ -1,0 +1,109 @@
+package comfyhttp
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+func TestInputPath(t *testing.T) {
+	sum := input("", []byte("x")).SHA256
+	for name, c := range map[string]struct{ job, file, want string }{
+		"plain":     {"0a-1_B", "photo.png", "comfyd/0a-1_B/2d711642b726_photo.png"},
+		"folder":    {"j", "a/b/photo.png", "comfyd/j/2d711642b726_photo.png"},
+		"windows":   {"j", `C:\x\photo.png`, "comfyd/j/2d711642b726_photo.png"},
+		"up":        {"j", "../../..", "comfyd/j/2d711642b726_.."},
+		"odd":       {"j", "a b\"'ä\n[output].png", "comfyd/j/2d711642b726_a_b_output_.png"},
+		"long":      {"j", strings.Repeat("x", 300) + ".webp", "comfyd/j/2d711642b726_" + strings.Repeat("x", 75) + ".webp"},
+		"odd job":   {"../up", "p.png", "comfyd/fd1e0fe8cbf8fdc75c6ae3c8c5e0bc4b/2d711642b726_p.png"},
+		"long job":  {strings.Repeat("j", 65), "p.png", ""},
+		"empty job": {"", "p.png", "comfyd/e3b0c44298fc1c149afbf4c8996fb924/2d711642b726_p.png"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := inputPath(c.job, backend.Input{Name: c.file, SHA256: sum})
+			require.Len(t, strings.Split(got, "/"), 3)
+			if c.want != "" && name != "odd job" {
+				require.Equal(t, c.want, got)
+			}
+			require.NotContains(t, got, "/../")
+		})
+	}
+}
+
+// TestPromptBody: exactly what is ours is changed, and numbers keep their digits.
+func TestPromptBody(t *testing.T) {
+	f := setup(t, func(_ *Options, tm *timing) { tm.probe = time.Hour })
+	f.s.AddOutput("Shows", map[string]any{"text": []any{"x"}})
+	require.NoError(t, f.b.Refresh(t.Context()))
+	p := f.prompt(`{"1":{"class_type":"LoadImage","inputs":{"image":"in.png [input]"}},
+		"2":{"class_type":"ImageAddNoise","inputs":{"image":["1",0],"seed":18446744073709551615,"strength":1.0},"_meta":{"title":"in.png"}},
+		"3":{"class_type":"PreviewImage","inputs":{"images":["2",0]}},
+		"4":{"class_type":"Shows","inputs":{"source":{"__value__":["in.png"]},"list":["in.png",["in.png"],"other.png",7],"note":"see in.png","image":"in.png","deep":{"a":"in.png"}}},
+		"in.png":{"class_type":"EmptyImage","inputs":{"width":8,"height":8,"batch_size":1,"color":1}},
+		"5":{"class_type":"PreviewImage","inputs":{"images":["in.png",0]}}}`)
+	p.Inputs = []backend.Input{input("in.png", fakePNG(f))}
+	p.ExtraPNGInfo = json.RawMessage(` {"workflow":{"seed":18446744073709551615}} `)
+	out := f.succeeds(f.run(p, nil))
+	at := out.Handle.Inputs[0]
+	require.Equal(t, inputPath(p.JobID, p.Inputs[0]), at)
+	require.Contains(t, f.s.Files("input"), at)
+	posted := f.s.Posted()
+	id := `"` + p.ID + `"`
+	tagged := `,"_comfyd":` + id
+	quoted := `"` + at + `"`
+	require.Equal(t, `{"prompt":{"1":{"class_type":"LoadImage","inputs":{"image":"`+at+` [input]"}},`+
+		`"2":{"class_type":"ImageAddNoise","inputs":{"image":["1",0],"seed":18446744073709551615,"strength":1.0},"_meta":{"title":"in.png"}},`+
+		`"3":{"class_type":"PreviewImage","inputs":{"images":["2",0]`+tagged+`}},`+
+		`"4":{"class_type":"Shows","inputs":{"source":{"__value__":[`+quoted+`]},"list":[`+quoted+`,[`+quoted+`],"other.png",7],"note":"see in.png","image":`+quoted+`,"deep":{"a":"in.png"}`+tagged+`}},`+
+		`"in.png":{"class_type":"EmptyImage","inputs":{"width":8,"height":8,"batch_size":1,"color":1}},`+
+		`"5":{"class_type":"PreviewImage","inputs":{"images":["in.png",0]`+tagged+`}}},`+
+		`"prompt_id":`+id+`,"client_id":`+id+`,"extra_data":{"extra_pnginfo":{"workflow":{"seed":18446744073709551615}}}}`,
+		string(posted[len(posted)-1]))
+
+	p.ExtraPNGInfo = json.RawMessage(`[1]`)
+	errorOf(t, f.ends(f.run(p, nil)).err, comfy.InvalidWorkflow)
+	p.ExtraPNGInfo, p.Fresh = json.RawMessage(`null`), true
+	body, err := promptBody(p, newPlan(p.Graph, nil), nil)
+	require.NoError(t, err)
+	require.Equal(t, 6, strings.Count(string(body), tagged), "every node has a new key")
+	require.Contains(t, string(body), `"extra_data":{}`)
+}
+
+func fakePNG(f *fixture) []byte {
+	out := f.succeeds(f.run(f.prompt(solid(1)), nil))
+	data, err := f.read(out, out.Files[0])
+	require.NoError(f.T, err)
+	return data
+}
+
+func TestUploadGoesWrong(t *testing.T) {
+	load := `{"1":{"class_type":"LoadImage","inputs":{"image":"in.png"}},"2":{"class_type":"PreviewImage","inputs":{"images":["1",0]}}}`
+	for name, c := range map[string]struct {
+		change func(f *fixture, in *backend.Input)
+		code   comfy.Code
+		says   string
+	}{
+		"too large": {func(_ *fixture, in *backend.Input) { *in = input("in.png", make([]byte, 101<<20)) }, comfy.InvalidWorkflow, "--max-upload-size"},
+		"shorter":   {func(_ *fixture, in *backend.Input) { in.Size += 5 }, comfy.BackendUnavailable, "could not be sent"},
+		"longer":    {func(_ *fixture, in *backend.Input) { in.Size -= 1 }, comfy.BackendUnavailable, "could not be sent"},
+		"other":     {func(_ *fixture, in *backend.Input) { in.SHA256 = input("", nil).SHA256 }, comfy.Storage, "other bytes"},
+		"gone":      {func(f *fixture, _ *backend.Input) { f.s.Stop(); f.b.http.CloseIdleConnections() }, comfy.BackendUnavailable, "refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := setup(t, func(_ *Options, tm *timing) { tm.probe = time.Hour })
+			p := f.prompt(load)
+			in := input("in.png", []byte("0123456789"))
+			c.change(f, &in)
+			p.Inputs = []backend.Input{in}
+			e := f.fails(f.run(p, nil), c.code)
+			require.Contains(t, e.Error(), c.says)
+			require.Empty(t, f.s.Posted())
+		})
+	}
+}
