@@ -127,7 +127,7 @@ func (s *Server) sendOutput(c *fiber.Ctx, out comfy.Output) error {
 		c.Status(http.StatusPartialContent).Set(fiber.HeaderContentRange, fmt.Sprintf("bytes %d-%d/%d", first, last, out.SizeBytes))
 		part.offset, part.length = int64(first), int64(last-first+1)
 	}
-	st := s.newStream(c.Context().Conn())
+	st := s.newStream(c)
 	st.pieces, st.size = []piece{part}, part.size()
 	return s.sendStream(c, st)
 }

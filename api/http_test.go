@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -345,4 +346,38 @@ func TestServeAfterShutdown(t *testing.T) {
 	require.NoError(t, h.server.Serve(l))
 	_, err = l.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+// gatedListener holds its server up on the way to accepting.
+type gatedListener struct {
+	net.Listener
+	reached, gate chan struct{}
+	once          sync.Once
+}
+
+func (g *gatedListener) Addr() net.Addr {
+	g.once.Do(func() { close(g.reached) })
+	<-g.gate
+	return g.Listener.Addr()
+}
+
+func TestShutdownWhileServing(t *testing.T) {
+	h := newHarness(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	gated := &gatedListener{Listener: l, reached: make(chan struct{}), gate: make(chan struct{})}
+	served := make(chan error, 1)
+	go func() { served <- h.server.Serve(gated) }()
+	<-gated.reached
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	require.NoError(t, h.server.Shutdown(ctx))
+	close(gated.gate)
+	select {
+	case err := <-served:
+		require.NoError(t, err)
+	case <-time.After(5 * time.Second):
+		require.NoError(t, l.Close())
+		t.Fatal("goes on serving after Shutdown")
+	}
 }

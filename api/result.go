@@ -129,7 +129,7 @@ func lost(err error) error {
 // composeResult lays out the answer: JSON, with the bytes of the outputs to be filled in where they belong.
 func (s *Server) composeResult(ctx context.Context, c *fiber.Ctx, j *job, links bool) (*stream, error) {
 	st, r := &j.status, j.status.Result
-	w := &layout{stream: s.newStream(c.Context().Conn())}
+	w := &layout{stream: s.newStream(c)}
 	w.object(completedHead{ID: st.ID, Status: comfy.Completed}, func() {
 		w.text(`"output":{"images":[`)
 		s.composeOutputs(w, c, j, r.Images, links)

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime/debug"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/sirupsen/logrus"
 )
 
 // streamTimeout bounds one download; the write deadline ends one that has stalled long before.
@@ -39,6 +41,7 @@ func (p *piece) size() int64 {
 type stream struct {
 	store  Store
 	conn   net.Conn
+	log    logrus.FieldLogger
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -55,8 +58,8 @@ type stream struct {
 // chunk is what is read of an object at a time. Three bytes make four characters, so chunks join without padding.
 const chunk = 48 << 10
 
-func (s *Server) newStream(conn net.Conn) *stream {
-	st := &stream{store: s.store, conn: conn}
+func (s *Server) newStream(c *fiber.Ctx) *stream {
+	st := &stream{store: s.store, conn: c.Context().Conn(), log: requestLog(s.log, c)}
 	st.ctx, st.cancel = context.WithTimeout(s.life, streamTimeout)
 	return st
 }
@@ -67,12 +70,14 @@ func (s *Server) sendStream(c *fiber.Ctx, st *stream) error {
 	return nil
 }
 
-// Read fills p. A failure breaks the connection, so that nobody takes a part for the whole. It recovers from panics,
-// which would end the process here.
+// Read fills p. A failure breaks the connection, so that nobody takes a part for the whole; only the log can say why.
 func (st *stream) Read(p []byte) (n int, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("streaming panicked: %v", r)
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+		if err != nil && err != io.EOF {
+			st.log.WithError(err).Error("an answer broke off")
 		}
 	}()
 	for len(st.ready) == 0 {

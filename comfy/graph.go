@@ -60,8 +60,9 @@ func (e *GraphError) Error() string { return e.Message }
 //
 // It refuses what ComfyUI cannot read as it was meant (invalid JSON, a key that stands twice, NaN and numbers that
 // Python reads as infinite, halves of characters in names), what exceeds the bounds above, and the graphs that end
-// ComfyUI's execution thread whatever nodes they are made of: a node without a class_type or without an object "inputs"
-// (also one that nothing is connected to), and chains longer than [MaxChain].
+// ComfyUI's execution thread, or keep it busy for ever, whatever nodes they are made of: a node without a class_type or
+// without an object "inputs" (also one that nothing is connected to), chains longer than [MaxChain], and what exceeds
+// [MaxCacheWork].
 //
 // Whether a link to a missing node or a circle does harm depends on which nodes ComfyUI will run, so that is not asked
 // here but by [Graph.BrokenLinks]. No graph may reach a ComfyUI before that was asked.
@@ -157,6 +158,9 @@ func build(raw []byte, top []member) (*Graph, error) {
 		return nil, &GraphError{Message: fmt.Sprintf(
 			"The workflow has a chain of %d nodes, each feeding the next. ComfyUI follows links by recursion and stops working beyond about 980; at most %d are accepted. Split the workflow.",
 			longest, MaxChain)}
+	}
+	if g.cacheWork(MaxCacheWork) > MaxCacheWork {
+		return nil, &GraphError{Message: "The workflow's nodes depend on so many others that ComfyUI would spend many minutes on comparing them with its cache before it starts. Split the workflow."}
 	}
 	return g, nil
 }

@@ -112,6 +112,32 @@ func TestLongChainsAreRefused(t *testing.T) {
 	refused(t, chain(MaxNodes), "chain of 20000 nodes")
 }
 
+// layers of nodes, each fed by five of the layer before; the last input of all is a number.
+func layers(n, width int) string {
+	var b strings.Builder
+	for l := range n {
+		for w := range width {
+			fmt.Fprintf(&b, `,"%d.%d":{"class_type":"A","inputs":{"v":0`, l, w)
+			for k := range 5 {
+				if l > 0 {
+					fmt.Fprintf(&b, `,"x%d":["%d.%d",0]`, k, l-1, (w*7+k*13)%width)
+				}
+			}
+			b.WriteString("}}")
+		}
+	}
+	return "{" + b.String()[1:] + "}"
+}
+
+func TestGraphsThatKeepComfyUIBusyAreRefused(t *testing.T) {
+	g := parse(t, layers(10, 100))
+	if work := g.cacheWork(MaxCacheWork); work < 2_000_000 || work > 4_000_000 {
+		t.Errorf("work: %d", work)
+	}
+	parse(t, `{"1":{"class_type":"A","inputs":{"a":["2",0]}},"2":{"class_type":"A","inputs":{"a":["1",0]}}}`) // ends in spite of the circle
+	refused(t, layers(25, 200), "many minutes")
+}
+
 func TestRewrite(t *testing.T) {
 	graph := `{"2":{"_meta":{"title":"x"},"inputs":{"image":"a.png","n":1.0,"l":["1",0]},"class_type":"L"},"1":{"class_type":"S","inputs":{}}}`
 	g := parse(t, graph)

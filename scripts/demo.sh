@@ -27,7 +27,7 @@ The images are in demo/images, $((SECONDS - began)) s after the start.
   API          $url        (key: $COMFYD_DATA_DIR/api-key)
   Temporal UI  http://${COMFYD_TEMPORAL_UI_LISTEN:-127.0.0.1:8233}
 
-  curl -s -H "Authorization: Bearer $key" $url/jobs
+  curl -s -H "Authorization: Bearer $key" $url/readyz
 
 END
 [ -n "${COMFYD_DEMO_ONCE:-}" ] && exit 0

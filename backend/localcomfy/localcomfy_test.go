@@ -58,6 +58,7 @@ func TestStartAndClose(t *testing.T) {
 	require.True(t, lives(grandchild))
 	require.NoError(t, b.Close())
 	require.False(t, lives(pid), "Close has to wait for the end")
+	require.FileExists(t, filepath.Join(w.o.Dir, "terminated"), "ComfyUI had no chance to end by itself")
 	requireGone(t, grandchild)
 	require.Equal(t, state{Port: port}, w.state(t))
 
@@ -111,16 +112,15 @@ func TestDiesAtStart(t *testing.T) {
 
 func TestNeverReady(t *testing.T) {
 	w := newWorld(t)
-	w.o.StartTimeout = time.Second
+	w.o.StartTimeout = 3 * time.Second
 	w.mode(t, "never ready")
 	b := w.start(t)
 	require.Eventually(t, func() bool { return exists(w.file("state.json")) && w.pid(t) != 0 }, 10*time.Second, time.Millisecond)
 	pid := w.pid(t)
-	problem := w.problem(t, b, "has not answered for 1s")
+	problem := w.problem(t, b, "has not answered for 3s")
 	require.Contains(t, problem, "\nloading for ever")
 	requireGone(t, pid)
 	w.mode(t, "")
-	w.o.StartTimeout = time.Minute
 	w.ready(t, b)
 }
 
@@ -244,7 +244,7 @@ func TestNotAdoptedWhenItDoesNotAnswer(t *testing.T) {
 	w := newWorld(t)
 	w.killedOwner(t)
 	pid := w.pid(t)
-	w.o.StartTimeout, w.o.StallTimeout = time.Second, time.Second
+	w.o.StartTimeout, w.o.StallTimeout = 3*time.Second, 3*time.Second
 	w.mode(t, "silent")
 	b := w.start(t)
 	w.problem(t, b, "has not answered")

@@ -21,7 +21,7 @@ func TestKilledInMidJob(t *testing.T) {
 			c := count(t)
 			p := prepare(t, "COMFYD_BACKEND=url", "COMFYUI_URLS="+c.URL)
 			p.start()
-			id := p.submit(testdata(t, "long_progress"))
+			id := p.submit(slow(t, t.Name()))
 			p.running(id)
 			p.signal(s)
 			killed := time.Now()
@@ -64,7 +64,7 @@ func TestKilledUnderLoad(t *testing.T) {
 func TestComfyUIKilledInMidJob(t *testing.T) {
 	p := prepareLocal(t)
 	p.start()
-	id := p.submit(testdata(t, "long_progress"))
+	id := p.submit(slow(t, t.Name()))
 	p.running(id)
 	killed := p.killComfyUI()
 	status := p.finish(id)
@@ -78,7 +78,7 @@ func TestComfyUIKilledInMidJob(t *testing.T) {
 func TestEverythingKilledInMidJob(t *testing.T) {
 	p := prepareLocal(t)
 	p.start()
-	running, waiting := p.submit(testdata(t, "long_progress")), p.submit(noise(1))
+	running, waiting := p.submit(slow(t, t.Name())), p.submit(noise(1))
 	p.running(running)
 	p.kill()
 	p.killComfyUI()
@@ -94,7 +94,7 @@ func TestEverythingKilledInMidJob(t *testing.T) {
 func TestComfyUIOutlivesUs(t *testing.T) {
 	p := prepareLocal(t)
 	p.start()
-	id := p.submit(testdata(t, "long_progress"))
+	id := p.submit(slow(t, t.Name()))
 	p.running(id)
 	pid := p.comfyUI()
 	p.kill()

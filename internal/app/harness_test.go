@@ -168,7 +168,13 @@ func testdata(t *testing.T, name string) []byte {
 	return raw
 }
 
-func workflow(t *testing.T, name string) json.RawMessage { return testdata(t, name+".json") }
+// slow is a workflow that takes ComfyUI many seconds and reports progress; each call gives another one, because ComfyUI
+// caches what it has run.
+func slow(t *testing.T) json.RawMessage {
+	n := 65 + time.Now().UnixNano()%4000
+	// The node ignores this input for images.
+	return bytes.Replace(testdata(t, "long_progress.json"), []byte(`"temporal_size": 64`), fmt.Appendf(nil, `"temporal_size": %d`, n), 1)
+}
 
 // graph writes a workflow that makes one plain picture.
 func graph(color int, prefix string) json.RawMessage {

@@ -45,7 +45,7 @@ func TestJobs(t *testing.T) {
 }
 
 func theContract(a *api) {
-	r := a.do("POST", "/submit_workflow", map[string]any{"workflow": workflow(a.t, "long_progress"), "metadata": map[string]string{"shot": "12"}})
+	r := a.do("POST", "/submit_workflow", map[string]any{"workflow": slow(a.t), "metadata": map[string]string{"shot": "12"}})
 	require.Equal(a.t, 202, r.code)
 	id := r.body["id"].(string)
 	r = a.do("GET", "/status/"+id, nil)
@@ -229,7 +229,7 @@ func links(a *api) {
 }
 
 func cancel(a *api) {
-	running := a.submit(map[string]any{"workflow": workflow(a.t, "long_progress")})
+	running := a.submit(map[string]any{"workflow": slow(a.t)})
 	require.Eventually(a.t, func() bool { return a.do("GET", "/status/"+running, nil).body["phase"] == "running" }, time.Minute, 50*time.Millisecond)
 	waiting := a.submit(map[string]any{"workflow": graph(13, "waiting")})
 	r := a.do("POST", "/cancel/"+running, nil)
@@ -242,7 +242,7 @@ func cancel(a *api) {
 }
 
 func runLimit(a *api) {
-	status := a.finish(a.submit(map[string]any{"workflow": workflow(a.t, "long_progress"), "timeout_seconds": 1}))
+	status := a.finish(a.submit(map[string]any{"workflow": slow(a.t), "timeout_seconds": 1}))
 	require.Equal(a.t, "FAILED", status["status"])
 	require.Equal(a.t, "timeout", status["code"])
 	require.Equal(a.t, "COMPLETED", a.finish(a.submit(map[string]any{"workflow": graph(14, "next")}))["status"])

@@ -6,7 +6,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
@@ -107,7 +106,7 @@ func fileSize(path string) (int64, error) {
 		return 0, err
 	}
 	if !info.Mode().IsRegular() {
-		return 0, fmt.Errorf("it is not a file but %s", info.Mode().Type())
+		return 0, errors.New("it is not a regular file")
 	}
 	return info.Size(), nil
 }
@@ -138,7 +137,7 @@ func (d *database) create(ctx context.Context) error {
 		}
 		return writeVersion(ctx, tx)
 	})
-	if err := errors.Join(err, db.Close()); err != nil {
+	if err := errors.Join(err, db.Close(), os.Chmod(temporary, 0o600)); err != nil { // prompts are private
 		return failed(err)
 	}
 	if err := os.Rename(temporary, d.path); err != nil {

@@ -42,7 +42,7 @@ type Server struct {
 }
 
 // Start starts the server and waits until workflows can be started, with every search attribute. It takes about a
-// second. On an error, which is always an [*Error], nothing is left running.
+// second. An error is always an [*Error]; the folder is free again then, and whatever had started has been stopped.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Namespace == "" {
 		o.Namespace = "default"
@@ -55,6 +55,9 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	s := &Server{log: newServerLogger(o.Log), failed: make(chan error, 1), stopped: make(chan struct{})}
 	if err := s.start(ctx, o); err != nil {
+		if ctx.Err() != nil {
+			err = fail(StartFailed, ctx.Err(), "the start of the embedded Temporal was broken off: %v", context.Cause(ctx))
+		}
 		if after := s.abandon(); after != nil {
 			s.log.log.WithError(after).Warn("cleaning up after a start that failed")
 		}
@@ -94,8 +97,8 @@ func (s *Server) start(ctx context.Context, o Options) error {
 	if err := s.db.prepare(ctx); err != nil {
 		return typed(StartFailed, err, "preparing the database")
 	}
-	if err := s.guard("preparing the namespace", func() error { return s.db.prepareNamespace(ctx, o, s.log) }); err != nil {
-		return err
+	if err := s.guard(func() error { return s.db.prepareNamespace(ctx, o, s.log) }); err != nil {
+		return typed(StartFailed, err, "preparing the namespace")
 	}
 	if err := s.db.verifyDurable(); err != nil {
 		return typed(StartFailed, err, "checking the database's settings")
@@ -105,17 +108,10 @@ func (s *Server) start(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	address := frontend.Addr().(*net.TCPAddr)
-	s.address = reachable(address)
-	if err := s.guard("starting", func() (err error) {
-		if err := frontend.Close(); err != nil {
-			return err
-		}
-		if s.server, err = temporal.NewServer(serverOptions(s.db, address, ports, s.log)...); err != nil {
-			return err
-		}
-		return s.server.Start()
-	}); err != nil {
+	if err := frontend.Close(); err != nil {
+		return typed(StartFailed, err, "handing the address over")
+	}
+	if err := s.launch(frontend.Addr().(*net.TCPAddr), ports); err != nil {
 		return err
 	}
 	if err := s.awaitReady(ctx, o); err != nil {
@@ -128,6 +124,18 @@ func (s *Server) start(ctx context.Context, o Options) error {
 		}
 	}
 	return nil
+}
+
+// launch starts the server on the frontend's address and on three ports, all of them free.
+func (s *Server) launch(address *net.TCPAddr, ports []int) error {
+	s.address = reachable(address)
+	err := s.guard(func() (err error) {
+		if s.server, err = temporal.NewServer(serverOptions(s.db, address, ports, s.log)...); err != nil {
+			return err
+		}
+		return s.server.Start()
+	})
+	return typed(StartFailed, err, "starting")
 }
 
 // lockFolder makes the folder and takes its lock, which the system gives back however the process ends. Two servers on
@@ -151,7 +159,7 @@ func lockFolder(folder string) (*flock.Flock, error) {
 }
 
 // guard runs code of the server on a goroutine of its own, and turns its panics and fatal log lines into errors.
-func (s *Server) guard(doing string, f func() error) error {
+func (s *Server) guard(f func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		err := errors.New("it gave up without a reason") // stays, where a fatal line ends this goroutine
@@ -169,10 +177,10 @@ func (s *Server) guard(doing string, f func() error) error {
 	}
 	select {
 	case fatal := <-s.log.life.fatal:
-		err = errors.New(fatal)
+		return errors.New(fatal)
 	default:
+		return err
 	}
-	return typed(StartFailed, err, doing)
 }
 
 // watch hands on a fatal log line of the running server.
@@ -213,13 +221,13 @@ func (s *Server) abandon() error {
 	var errs []error
 	if s.server != nil {
 		stopped := make(chan error, 1)
-		go func() { stopped <- s.guard("stopping", s.server.Stop) }()
+		go func() { stopped <- s.guard(s.server.Stop) }()
 		timer := time.NewTimer(stopTime)
 		defer timer.Stop()
 		select {
 		case err := <-stopped:
 			if err != nil {
-				errs = append(errs, &Error{Kind: StopFailed, Text: err.Error(), Err: err})
+				errs = append(errs, typed(StopFailed, err, "stopping"))
 			}
 		case <-timer.C:
 			// The folder stays locked: the server may still write.

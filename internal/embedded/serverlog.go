@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -85,7 +86,7 @@ func (l *serverLogger) With(tags ...tag.Tag) log.Logger {
 }
 
 func (l *serverLogger) write(level logrus.Level, msg string, tags []tag.Tag) {
-	if level < logrus.DebugLevel && l.harmless(msg, tags) {
+	if level < logrus.DebugLevel && l.harmless(level, msg, tags) {
 		level = logrus.DebugLevel
 	}
 	if e, ok := l.log.(*logrus.Entry); ok && !e.Logger.IsLevelEnabled(level) {
@@ -102,7 +103,29 @@ func (l *serverLogger) write(level logrus.Level, msg string, tags []tag.Tag) {
 	}
 }
 
-func (l *serverLogger) harmless(msg string, tags []tag.Tag) bool { return false }
+// harmless tells noise from news. What is listed here was seen in healthy starts, runs and stops, and nowhere else.
+func (l *serverLogger) harmless(level logrus.Level, msg string, tags []tag.Tag) bool {
+	if strings.HasPrefix(msg, "HTTP API port has not been set") { // we want none
+		return true
+	}
+	switch phase(l.life.phase.Load()) {
+	case starting: // the services look for each other
+		return mentions(msg, tags, "Frontend is not healthy yet", "connection refused")
+	case stopping: // the services miss each other
+		return level == logrus.WarnLevel || mentions(msg, tags, "connection refused", "context canceled", "closing transport", "transport is closing")
+	}
+	return false
+}
+
+func mentions(msg string, tags []tag.Tag, phrases ...string) bool {
+	text := msg
+	for _, t := range tags {
+		if t.Key() == "error" {
+			text += " " + fmt.Sprint(t.Value())
+		}
+	}
+	return slices.ContainsFunc(phrases, func(p string) bool { return strings.Contains(text, p) })
+}
 
 func fields(tags []tag.Tag) logrus.Fields {
 	f := make(logrus.Fields, len(tags))

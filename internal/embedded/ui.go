@@ -89,7 +89,9 @@ func uiHandler(provider *config.ConfigProviderWithRefresh) (http.Handler, error)
 		return nil, err
 	}
 	route.SetAuthRoutes(e, provider) // none, as no login is configured; the pages ask for it
-	route.SetUIRoutes(e, "", assets, provider)
+	if err := route.SetUIRoutes(e, "", assets, provider); err != nil {
+		return nil, err
+	}
 	route.SetRenderRoute(e, "/")
 	return e, nil
 }

@@ -30,8 +30,15 @@ if mode() == "never ready":
     time.sleep(1000)
 if mode() == "slow":
     time.sleep(2)
-if mode() == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def terminated(*_):
+    open(os.path.join(here, "terminated"), "w").close()
+    if mode() != "stubborn":
+        os._exit(0)
+
+
+signal.signal(signal.SIGTERM, terminated)
 grandchild = subprocess.Popen(["sleep", "1000"])
 open(os.path.join(here, "grandchild"), "w").write(str(grandchild.pid))
 text = ["STRING", {"default": ""}]
