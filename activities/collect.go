@@ -34,9 +34,13 @@ type Collected struct {
 	Texts  []comfy.Text   `json:"texts,omitempty"`
 }
 
+// maxFetches is how often an output that is gone or broken is asked for. A backend or a store that does not answer is
+// asked for as long as the workflow allows.
+const maxFetches = 3
+
 // Collect moves the outputs of a prompt from its backend into the store, each whole or not at all. It may run again:
 // what is there already is not written twice. Errors: OutputLost where the backend no longer has a file or hands out a
-// broken one, Storage where the store does not take it; both are tried again by Temporal first.
+// broken one, Storage where the store does not take it.
 func (a *Activities) Collect(ctx context.Context, in CollectInput) (*Collected, error) {
 	b := a.backend(in.Outcome.Handle.Pool)
 	if b == nil {
@@ -49,7 +53,7 @@ func (a *Activities) Collect(ctx context.Context, in CollectInput) (*Collected, 
 	for _, f := range in.Outcome.Files {
 		o, err := a.collect(ctx, b, in, f)
 		if err != nil {
-			return nil, again(err)
+			return nil, refetch(ctx, err)
 		}
 		if strings.HasPrefix(o.ContentType, "image/") {
 			c.Images = append(c.Images, *o)
@@ -119,6 +123,19 @@ func (a *Activities) text(ctx context.Context, jobID string, t backend.Text) (*c
 	}
 	o.Ref = blob.Key
 	return o, nil
+}
+
+// refetch decides whether it is worth asking again.
+func refetch(ctx context.Context, err error) error {
+	var be *backend.Error
+	switch {
+	case !errors.As(err, &be):
+	case be.Code == comfy.OutputLost && activity.GetInfo(ctx).Attempt >= maxFetches:
+		return fail(err)
+	case be.Code == comfy.BackendUnavailable: // should it stay so, this is what it means for the job
+		return again(&backend.Error{Code: comfy.OutputLost, Message: be.Message, NodeID: be.NodeID, Cause: be})
+	}
+	return again(err)
 }
 
 // lost says that an output cannot be had whole.

@@ -156,6 +156,13 @@ func TestCollectTellsTheStoresFaultsFromTheBackends(t *testing.T) {
 	f, _ = failure(t, b.do(t, comfy.ActivityCollect, collectInput("x.png"), nil))
 	require.Equal(t, comfy.OutputLost, f.Code)
 	require.True(t, f.Again)
+
+	b.double.open = func(backend.File) (io.ReadCloser, int64, error) {
+		return nil, 0, backend.Errorf(comfy.BackendUnavailable, "no answer")
+	}
+	f, final := failure(t, b.do(t, comfy.ActivityCollect, collectInput("x.png"), nil))
+	require.Equal(t, comfy.OutputLost, f.Code, "what it means for the job, should it stay so")
+	require.False(t, final)
 }
 
 func TestCollectKeepsLongTextsOutOfHistory(t *testing.T) {

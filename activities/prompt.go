@@ -74,12 +74,10 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 	out, err := a.carry(run, b, p, rec)
 	quiet()
 
-	if h := rec.handle(); h != nil {
-		var files []backend.File
-		if out != nil {
-			files = out.Files
-		}
-		a.janitor.later(cleanup{backend: b, handle: *h, files: files, workflow: execution(ctx)})
+	if out != nil {
+		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: execution(ctx)})
+	} else if h := rec.handle(); h != nil {
+		a.janitor.later(cleanup{backend: b, handle: *h, workflow: execution(ctx)})
 	}
 	switch {
 	case err == nil:

@@ -55,7 +55,7 @@ type Key struct {
 // Options of a [Server]. Temporal, Store, Catalogs, Keys, SigningKey and Log must be set.
 type Options struct {
 	Temporal  Temporal
-	Namespace string // Temporal's, for the log
+	Namespace string // Temporal's, for messages
 	Store     Store
 	Catalogs  Catalogs
 	// Keys that open the API; at least one.

@@ -1,17 +1,13 @@
 package api
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"regexp"
 	"strings"
-
-	"github.com/gofiber/fiber/v2"
 )
 
 // Limits of a submission's parts.
@@ -278,35 +274,4 @@ func shorten(text string) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:80], "") + "..."
-}
-
-// skipBOM drops the mark that Windows editors put in front of UTF-8.
-func skipBOM(r io.Reader) io.Reader {
-	buffered := bufio.NewReader(r)
-	if head, err := buffered.Peek(3); err == nil && string(head) == "\xef\xbb\xbf" {
-		if _, err := buffered.Discard(3); err != nil {
-			return buffered
-		}
-	}
-	return buffered
-}
-
-// requireJSON refuses other content types and compressed bodies.
-func requireJSON(c *fiber.Ctx) error {
-	if !isJSON(c) {
-		return failf(CodeUnsupportedMedia, "Send JSON, with the header Content-Type: application/json.")
-	}
-	return requirePlain(c)
-}
-
-func requirePlain(c *fiber.Ctx) error {
-	if encoding := c.Get(fiber.HeaderContentEncoding); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return failf(CodeUnsupportedMedia, "Send the body uncompressed: Content-Encoding is not supported.")
-	}
-	return nil
-}
-
-func isJSON(c *fiber.Ctx) bool {
-	media, _, err := mime.ParseMediaType(c.Get(fiber.HeaderContentType))
-	return err == nil && (media == fiber.MIMEApplicationJSON || (strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json")))
 }

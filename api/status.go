@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -147,13 +145,4 @@ func failedBody(st *comfy.Status) failed {
 		Attempts: f.Attempts, Backend: f.Backend, Metrics: f.Metrics,
 		CreatedAt: st.CreatedAt, EndedAt: st.EndedAt, ExpiresAt: st.ExpiresAt,
 	}
-}
-
-// encode marshals what always can be marshalled.
-func encode(v any) ([]byte, error) {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("encode the answer: %w", err)
-	}
-	return raw, nil
 }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"sync"
@@ -25,7 +24,7 @@ func TestStatusUnknown(t *testing.T) {
 	h := newHarness(t)
 	id, _ := h.submitted()
 	other := newRun("other-type", "SomethingElse")
-	h.temporal.runs["other-type"] = other
+	h.temporal.set("other-type", other)
 	for name, c := range map[string][2]string{
 		"unknown":         {"nope", keyA},
 		"another tenant":  {id, keyB},
@@ -140,7 +139,7 @@ func TestStatusManyPollersCostOneRead(t *testing.T) {
 	h := newHarness(t)
 	id, run := h.submitted()
 	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
-	h.server.now = stopped()
+	h.setClock(time.Now())
 	h.temporal.hold = make(chan struct{})
 	var wg sync.WaitGroup
 	var asked atomic.Int64
@@ -159,23 +158,18 @@ func TestStatusManyPollersCostOneRead(t *testing.T) {
 	require.EqualValues(t, 1, h.temporal.describes.Load())
 }
 
-func stopped() func() time.Time {
-	now := time.Now()
-	return func() time.Time { return now }
-}
-
 func TestStatusIsAtMostAQuarterOfASecondOld(t *testing.T) {
 	h := newHarness(t)
 	id, run := h.submitted()
 	now := time.Now()
-	h.server.now = func() time.Time { return now }
+	h.setClock(now)
 	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseWarming} })
 	require.Equal(t, "warming", h.do("GET", "/status/"+id, "").body["phase"])
 	h.temporal.mu.Lock()
 	run.own = &comfy.Status{Phase: comfy.PhaseRunning}
 	h.temporal.mu.Unlock()
 	require.Equal(t, "warming", h.do("GET", "/status/"+id, "").body["phase"])
-	now = now.Add(openFor)
+	h.setClock(now.Add(openFor))
 	require.Equal(t, "running", h.do("GET", "/status/"+id, "").body["phase"])
 }
 
@@ -232,8 +226,8 @@ func TestStatusOfAClosedJobIsReadOnce(t *testing.T) {
 	h.requireError(h.do("GET", "/status/"+id, "", "Authorization", "Bearer "+keyB), 404, CodeNotFound)
 
 	// After retention Temporal decides again.
-	h.server.now = func() time.Time { return time.Now().Add(8 * 24 * time.Hour) }
-	delete(h.temporal.runs, id)
+	h.setClock(time.Now().Add(8 * 24 * time.Hour))
+	h.temporal.set(id, nil)
 	h.requireError(h.do("GET", "/status/"+id, ""), 404, CodeNotFound)
 }
 
@@ -242,97 +236,17 @@ func TestStatusOfAChildJob(t *testing.T) {
 	id := "parent/run 1?x_7"
 	run := newRun(id, comfy.WorkflowName)
 	run.own = &comfy.Status{Phase: comfy.PhaseRunning}
-	h.temporal.runs[id] = run
+	h.temporal.set(id, run)
 	require.Equal(t, 404, h.do("GET", "/status/"+url.PathEscape(id), "").status)
 	a := h.do("GET", "/status/"+url.PathEscape(id), "", "Authorization", "Bearer "+keyB)
 	require.Equal(t, 202, a.status)
 	require.Equal(t, id, a.body["id"])
 }
 
-func TestStatusWaits(t *testing.T) {
-	h := newHarness(t)
-	id, run := h.submitted()
-	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
-	start := time.Now()
-	require.Equal(t, 202, h.do("GET", "/status/"+id+"?wait=1", "").status)
-	require.GreaterOrEqual(t, time.Since(start), time.Second)
-
-	answers := make(chan answer)
-	go func() { answers <- h.do("GET", "/status/"+id+"?wait=15", "") }()
-	require.Eventually(t, func() bool { return h.temporal.gets.Load() == 2 }, 5*time.Second, time.Millisecond)
-	// What others have read a moment ago is not the answer for one who has waited for the end.
-	h.server.open.add(&job{id: id, tenant: "a", status: comfy.Status{ID: id, State: comfy.Running}}, time.Now().Add(time.Hour))
-	h.temporal.mu.Lock()
-	run.end(enums.WORKFLOW_EXECUTION_STATUS_COMPLETED)
-	h.temporal.mu.Unlock()
-	require.Equal(t, 200, (<-answers).status)
-	require.Less(t, time.Since(start), 10*time.Second)
-	for _, wrong := range []string{"x", "-1", "1.5"} {
-		h.requireError(h.do("GET", "/status/"+id+"?wait="+wrong, ""), 400, CodeInvalidRequest)
-	}
-	h.requireError(h.do("GET", "/status/"+id+"?output=x", ""), 400, CodeInvalidRequest)
-}
-
-func TestStatusWaitEndsWithTheServer(t *testing.T) {
-	h := newHarness(t)
-	id, run := h.submitted()
-	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
-	answers := make(chan answer)
-	go func() { answers <- h.do("GET", "/status/"+id+"?wait=60", "") }()
-	require.Eventually(t, func() bool { return h.temporal.gets.Load() == 1 }, 5*time.Second, time.Millisecond)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	require.NoError(t, h.server.Shutdown(ctx))
-	require.Equal(t, 202, (<-answers).status)
-}
-
-func TestStatusTooManyWaiters(t *testing.T) {
-	h := newHarness(t)
-	id, run := h.submitted()
-	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
-	h.server.waiters.Store(maxWaiters)
-	start := time.Now()
-	require.Equal(t, 202, h.do("GET", "/status/"+id+"?wait=30", "").status)
-	require.Less(t, time.Since(start), 5*time.Second)
-	require.EqualValues(t, maxWaiters, h.server.waiters.Load())
-}
-
 func TestStatusWithoutTemporal(t *testing.T) {
 	h := newHarness(t)
-	h.temporal.err = serviceerror.NewUnavailable("refused")
+	h.temporal.fail(serviceerror.NewUnavailable("refused"))
 	a := h.do("GET", "/status/x", "")
 	h.requireError(a, 503, CodeUnavailable)
 	require.Equal(t, "2", a.header.Get("Retry-After"))
-}
-
-func TestCancel(t *testing.T) {
-	h := newHarness(t)
-	id, run := h.submitted()
-	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
-	require.Equal(t, "running", h.do("GET", "/status/"+id, "").body["phase"])
-	h.requireError(h.do("POST", "/cancel/"+id, "", "Authorization", "Bearer "+keyB), 404, CodeNotFound)
-	require.False(t, run.extended.CancelRequested)
-
-	for range 2 { // twice is as good as once
-		a := h.do("POST", "/cancel/"+id, "")
-		require.Equal(t, 202, a.status)
-		require.Equal(t, id, a.body["id"])
-		require.Equal(t, "RUNNING", a.body["status"])
-		require.Equal(t, "canceling", a.body["phase"])
-		require.Equal(t, "canceling", h.do("GET", "/status/"+id, "").body["phase"], "at once, whatever was remembered")
-	}
-	run.failure = endError(t, temporal.NewCanceledError())
-	h.finish(run, enums.WORKFLOW_EXECUTION_STATUS_CANCELED)
-	a := h.do("POST", "/cancel/"+id, "")
-	require.Equal(t, 200, a.status)
-	require.Equal(t, "FAILED", a.body["status"])
-	require.Equal(t, "canceled", a.body["code"])
-
-	done, doneRun := h.submitted()
-	h.complete(doneRun, []byte("x"))
-	a = h.do("POST", "/cancel/"+done, "")
-	require.Equal(t, 200, a.status)
-	require.Equal(t, "COMPLETED", a.body["status"])
-	require.NotContains(t, string(a.raw), "base64")
-	h.requireError(h.do("POST", "/cancel/nope", ""), 404, CodeNotFound)
 }

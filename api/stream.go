@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -168,9 +169,9 @@ type layout struct {
 func (l *layout) text(text string) { l.buf.WriteString(text) }
 
 func (l *layout) json(v any) {
-	raw, err := encode(v)
+	raw, err := json.Marshal(v)
 	if err != nil {
-		l.err = errors.Join(l.err, err)
+		l.err = errors.Join(l.err, fmt.Errorf("encode the answer: %w", err))
 		return
 	}
 	l.buf.Write(raw)

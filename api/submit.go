@@ -56,7 +56,7 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	if err := sub.check(int(s.opts.MaxRunTimeout / time.Second)); err != nil {
 		return err
 	}
-	j := &start{tenant: about(c).tenant, key: key, graph: graph, sub: sub, requestID: about(c).id}
+	j := &newJob{tenant: about(c).tenant, key: key, graph: graph, sub: sub, requestID: about(c).id}
 	j.id = jobID(j.tenant, key)
 	about(c).callID = j.id
 	replayed, err := s.start(j)
@@ -90,8 +90,8 @@ func (s *Server) readSubmission(c *fiber.Ctx) (*submission, error) {
 	return sub, err
 }
 
-// start is a job on its way to Temporal.
-type start struct {
+// newJob is a job on its way to Temporal.
+type newJob struct {
 	id, tenant, key, requestID string
 	sub                        *submission
 	graph                      *comfy.Graph
@@ -102,7 +102,7 @@ type start struct {
 // when the job was there already, under the same Idempotency-Key and from the same request.
 //
 // It goes by the server's life rather than the request's: a client that leaves must not leave half a submission.
-func (s *Server) start(j *start) (replayed bool, err error) {
+func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if err := s.claim(j); err != nil {
 		return false, err
 	}
@@ -136,7 +136,7 @@ func (s *Server) start(j *start) (replayed bool, err error) {
 	if err != nil {
 		e := temporalError(err)
 		if e.Code == CodeNotFound { // the namespace is
-			e = failf(CodeUnavailable, "Temporal does not know the namespace that keeps the jobs.").because(err)
+			e = failf(CodeUnavailable, "Temporal does not know the namespace %q, which keeps the jobs.", s.opts.Namespace).because(err)
 		}
 		return false, e
 	}
@@ -144,7 +144,7 @@ func (s *Server) start(j *start) (replayed bool, err error) {
 }
 
 // claim puts into the store what does not belong into Temporal's history, and makes the workflow's input.
-func (s *Server) claim(j *start) error {
+func (s *Server) claim(j *newJob) error {
 	ctx, cancel := context.WithTimeout(s.life, storeTimeout)
 	defer cancel()
 	images, err := s.storeImages(ctx, j.tenant, j.sub.images)
@@ -179,7 +179,7 @@ func digestOf(r *comfy.Request) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-func (s *Server) startOptions(j *start, memo comfy.Submission) client.StartWorkflowOptions {
+func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWorkflowOptions {
 	run := s.opts.RunTimeout
 	if j.sub.timeoutSeconds > 0 {
 		run = time.Duration(j.sub.timeoutSeconds) * time.Second
@@ -204,7 +204,7 @@ func (s *Server) startOptions(j *start, memo comfy.Submission) client.StartWorkf
 }
 
 // summary is what a person sees of the job in the list of the Temporal UI.
-func summary(j *start) string {
+func summary(j *newJob) string {
 	text := fmt.Sprintf("%s: %d nodes", j.tenant, len(j.graph.Nodes))
 	if n := len(j.sub.images); n > 0 {
 		text += fmt.Sprintf(", %d files", n)

@@ -274,10 +274,11 @@ func TestSubmitWithoutTemporal(t *testing.T) {
 		code   Code
 		retry  string
 	}{
-		"unreachable": {serviceerror.NewUnavailable("connection refused 10.0.0.1"), 503, CodeUnavailable, "2"},
-		"busy":        {serviceerror.NewResourceExhausted(enums.RESOURCE_EXHAUSTED_CAUSE_RPS_LIMIT, "rps"), 429, CodeRateLimited, "2"},
-		"too large":   {serviceerror.NewInvalidArgument("Blob data size exceeds limit."), 413, CodePayloadTooLarge, ""},
-		"attribute":   {serviceerror.NewInvalidArgument("search attribute ComfyTenant is not defined"), 500, CodeInternal, ""},
+		"unreachable":  {serviceerror.NewUnavailable("connection refused 10.0.0.1"), 503, CodeUnavailable, "2"},
+		"busy":         {serviceerror.NewResourceExhausted(enums.RESOURCE_EXHAUSTED_CAUSE_RPS_LIMIT, "rps"), 429, CodeRateLimited, "2"},
+		"too large":    {serviceerror.NewInvalidArgument("Blob data size exceeds limit."), 413, CodePayloadTooLarge, ""},
+		"no namespace": {serviceerror.NewNotFound("Namespace x is not found."), 503, CodeUnavailable, "2"},
+		"attribute":    {serviceerror.NewInvalidArgument("search attribute ComfyTenant is not defined"), 500, CodeInternal, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h.t = t

@@ -160,7 +160,7 @@ func build(raw []byte, top []member) (*Graph, error) {
 			longest, MaxChain)}
 	}
 	if g.cacheWork(MaxCacheWork) > MaxCacheWork {
-		return nil, &GraphError{Message: "The workflow's nodes depend on so many others that ComfyUI would spend many minutes on comparing them with its cache before it starts. Split the workflow."}
+		return nil, &GraphError{Message: "The workflow's nodes depend on so many others that ComfyUI would spend minutes and gigabytes on comparing them with its cache before it starts. Split the workflow."}
 	}
 	return g, nil
 }

@@ -114,7 +114,6 @@ func timeoutOf(late *temporal.TimeoutError) activities.Failure {
 	last := late.Unwrap() // the failure of the attempt before, when the time for all attempts is over
 	var app *temporal.ApplicationError
 	if errors.As(last, &app) && app.HasDetails() && app.Details(&f) == nil && f.Code != "" {
-		f.Again = false
 		f.Message = "given up: " + f.Message
 		return f
 	}

@@ -70,6 +70,9 @@ func (s *server) upload(ctx context.Context, at string, in backend.Input) (strin
 		if errors.As(err, &ce) && ce.status == http.StatusRequestEntityTooLarge {
 			return "", backend.Errorf(comfy.InvalidWorkflow, "the input %q (%d bytes) is larger than this ComfyUI takes; raise its --max-upload-size", in.Name, in.Size)
 		}
+		if ce != nil && ce.refused {
+			s.down(ctx, err) // until the next probe, nobody else need try
+		}
 		return "", &backend.Error{Code: comfy.BackendUnavailable, Message: fmt.Sprintf("the input %q could not be sent to ComfyUI", in.Name), Cause: err}
 	}
 	if found := hex.EncodeToString(sum.sum.Sum(nil)); sum.n != in.Size || found != in.SHA256 {

@@ -37,7 +37,7 @@ func TestRemoveFiles(t *testing.T) {
 		{Folder: "user", Filename: "settings"}, {Folder: "models", Filename: "m"}, {Folder: "", Filename: "state.json"}, {Folder: "..", Filename: "x"},
 		{Folder: "output", Filename: "../state.json"}, {Folder: "output", Subfolder: "..", Filename: "state.json"},
 		{Folder: "output", Subfolder: "a/../..", Filename: "state.json"}, {Folder: "output", Filename: outside},
-		{Folder: "output", Subfolder: "link", Filename: "outside.png"}, {Folder: "output", Filename: "a"}, {Folder: "output"},
+		{Folder: "output", Subfolder: "link", Filename: "outside.png"}, {Folder: "output", Filename: "a"},
 	} {
 		require.Error(t, b.removeFiles(t.Context(), "", []comfyhttp.RemotePath{bad}), "%+v", bad)
 	}
@@ -77,6 +77,8 @@ func TestOutputIsBounded(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, old, 1100)
 	require.Equal(t, []string{"the end"}, o.tail())
+	require.NoError(t, o.mark([]string{"python"}))
+	require.Empty(t, o.tail(), "lines of an earlier run")
 }
 
 func TestDeviceArgs(t *testing.T) {

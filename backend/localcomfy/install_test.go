@@ -79,8 +79,8 @@ func TestInstalls(t *testing.T) {
 func TestInstallFails(t *testing.T) {
 	w, calls := newInstaller(t, `mkdir -p "$dir/half"
 for i in $(seq 40); do echo "line $i"; done
-printf '\033[31mfatal: unable to access https://github.com/: Could not resolve host: github.com\033[0m\r\n'
 echo "│ a frame of a traceback │"
+printf '\033[31mfatal: unable to access https://github.com/: Could not resolve host: github.com\033[0m'
 [ -e "$dir/../works" ] || exit 128
 rm -rf "$dir"; install`)
 	b := w.start(t)

@@ -294,6 +294,16 @@ func TestLaterProcessWithTheSameCommandIsNotOurs(t *testing.T) {
 	require.Nil(t, b.leftover(t.Context(), self))
 }
 
+// In a container whose first process does not collect the dead, an orphan stays in the list of processes for ever.
+func TestZombieIsDead(t *testing.T) {
+	cmd := exec.Command("sleep", "1000")
+	require.NoError(t, cmd.Start())
+	require.NotNil(t, find(t.Context(), cmd.Process.Pid, 0))
+	require.NoError(t, cmd.Process.Kill())
+	require.Eventually(t, func() bool { return find(t.Context(), cmd.Process.Pid, 0) == nil }, 5*time.Second, 10*time.Millisecond)
+	require.Error(t, cmd.Wait())
+}
+
 func TestAdoptedLongAfterItsStart(t *testing.T) {
 	w := newWorld(t)
 	w.killedOwner(t)

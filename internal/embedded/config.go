@@ -70,10 +70,12 @@ func serverOptions(db *database, frontend *net.TCPAddr, ports []int, logger *ser
 	}
 }
 
-// Rates that are never reached, in place of defaults made for a shared cluster.
 const (
+	// Rates that are never reached, in place of defaults made for a shared cluster.
 	pollRPS    = 5000
 	requestRPS = 20000
+	// queueWorkers is how many tasks of a queue are worked on at once. They all end at SQLite's one writer.
+	queueWorkers = 64
 )
 
 // dynamicConfig are the settings in which a server for one small machine differs from one for a cluster.
@@ -90,6 +92,11 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		dynamicconfig.VisibilityProcessorMaxPollHostRPS.Key(): pollRPS,
 		dynamicconfig.OutboundProcessorMaxPollRPS.Key():       pollRPS,
 		dynamicconfig.OutboundProcessorMaxPollHostRPS.Key():   pollRPS,
+
+		// 512 each by default: half of all goroutines of an idle server.
+		dynamicconfig.TransferProcessorSchedulerWorkerCount.Key():   queueWorkers,
+		dynamicconfig.TimerProcessorSchedulerWorkerCount.Key():      queueWorkers,
+		dynamicconfig.VisibilityProcessorSchedulerWorkerCount.Key(): queueWorkers,
 
 		// Priority is strict only within a partition; by default there are four of each queue. One is also faster
 		// here: a query or a task never takes the way over another partition.

@@ -1,0 +1,120 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// fakeStore keeps objects in memory.
+type fakeStore struct {
+	mu      sync.Mutex
+	objects map[string][]byte
+	err     error
+	sizes   map[string]int64 // endless objects of this size, for large downloads
+	opened  atomic.Int64
+}
+
+func (f *fakeStore) PutHashed(_ context.Context, prefix string, r io.Reader) (comfy.Blob, error) {
+	if f.err != nil {
+		return comfy.Blob{}, f.err
+	}
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		return comfy.Blob{}, fmt.Errorf("store: source failed: %v", err)
+	}
+	return f.put(prefix, raw), nil
+}
+
+func (f *fakeStore) put(prefix string, raw []byte) comfy.Blob {
+	sum := sha256.Sum256(raw)
+	key := prefix + hex.EncodeToString(sum[:])
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.objects[key] = raw
+	return comfy.Blob{Key: key, Size: int64(len(raw)), SHA256: hex.EncodeToString(sum[:])}
+}
+
+func (f *fakeStore) Open(_ context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	f.opened.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if size, ok := f.sizes[key]; ok {
+		return &counted{Reader: io.LimitReader(pattern{}, min(length, size-offset)), open: &f.opened}, nil
+	}
+	raw, ok := f.objects[key]
+	if !ok {
+		return nil, fmt.Errorf("open %s: %w", key, fs.ErrNotExist)
+	}
+	raw = raw[offset:]
+	if length >= 0 {
+		raw = raw[:length]
+	}
+	return &counted{Reader: bytes.NewReader(raw), open: &f.opened}, nil
+}
+
+func (f *fakeStore) Stat(_ context.Context, key string) (comfy.Blob, error) {
+	if f.err != nil {
+		return comfy.Blob{}, f.err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if size, ok := f.sizes[key]; ok {
+		return comfy.Blob{Key: key, Size: size}, nil
+	}
+	raw, ok := f.objects[key]
+	if !ok {
+		return comfy.Blob{}, fmt.Errorf("stat %s: %w", key, fs.ErrNotExist)
+	}
+	return comfy.Blob{Key: key, Size: int64(len(raw))}, nil
+}
+
+func (f *fakeStore) Ping(context.Context) error { return f.err }
+
+// counted counts itself out on Close.
+type counted struct {
+	io.Reader
+	open *atomic.Int64
+	once sync.Once
+}
+
+func (c *counted) Close() error {
+	c.once.Do(func() { c.open.Add(-1) })
+	return nil
+}
+
+// pattern is an endless file.
+type pattern struct{}
+
+func (pattern) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(i * 31)
+	}
+	return len(p), nil
+}
+
+type fakeCatalogs struct {
+	refuse atomic.Pointer[comfy.Failure]
+	dead   error
+	panics bool
+}
+
+func (f *fakeCatalogs) Check(context.Context, *comfy.Graph, []string, string) *comfy.Failure {
+	if f.panics {
+		panic("secret detail")
+	}
+	return f.refuse.Load()
+}
+
+func (f *fakeCatalogs) Alive(context.Context) error { return f.dead }

@@ -1,0 +1,241 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/comfyd/comfyd/comfy"
+)
+
+func TestMain(m *testing.M) {
+	// The first ends up to ten seconds after its server, the second is fasthttp's clock.
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
+}
+
+// fakeRun is a workflow execution of the Temporal double.
+type fakeRun struct {
+	info     *workflowpb.WorkflowExecutionInfo
+	extended *workflowpb.WorkflowExecutionExtendedInfo
+	pending  []*workflowpb.PendingActivityInfo
+	request  comfy.Request
+	options  client.StartWorkflowOptions
+	own      *comfy.Status // the answer of the query; nil: no worker is there
+	result   comfy.Result
+	failure  error
+	ended    chan struct{}
+}
+
+func (r *fakeRun) end(status enums.WorkflowExecutionStatus) {
+	r.info.Status = status
+	r.info.CloseTime = timestamppb.Now()
+	close(r.ended)
+}
+
+// fakeTemporal answers as Temporal was seen to answer, from memory.
+type fakeTemporal struct {
+	mu        sync.Mutex
+	runs      map[string]*fakeRun
+	err       error // of every call
+	startErr  error
+	hold      chan struct{} // Describe waits for it, where it is set
+	describes atomic.Int64
+	queries   atomic.Int64
+	gets      atomic.Int64
+}
+
+func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflowOptions, name any, args ...any) (client.WorkflowRun, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := errors.Join(f.err, f.startErr); err != nil {
+		return nil, err
+	}
+	if _, ok := f.runs[o.ID]; ok {
+		return nil, serviceerror.NewWorkflowExecutionAlreadyStarted("already started", "", "run")
+	}
+	memo := map[string]*commonpb.Payload{}
+	for k, v := range o.Memo {
+		p, err := converter.GetDefaultDataConverter().ToPayload(v)
+		if err != nil {
+			return nil, err
+		}
+		memo[k] = p
+	}
+	// Through JSON, as Temporal would carry it.
+	raw, err := json.Marshal(args[0])
+	if err != nil {
+		return nil, err
+	}
+	run := newRun(o.ID, name.(string))
+	run.info.Memo = &commonpb.Memo{Fields: memo}
+	run.options = o
+	f.runs[o.ID] = run
+	return &fakeHandle{f: f, id: o.ID}, json.Unmarshal(raw, &run.request)
+}
+
+func newRun(id, name string) *fakeRun {
+	return &fakeRun{
+		info: &workflowpb.WorkflowExecutionInfo{
+			Execution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: "run-" + id},
+			Type:      &commonpb.WorkflowType{Name: name},
+			Status:    enums.WORKFLOW_EXECUTION_STATUS_RUNNING,
+			StartTime: timestamppb.Now(),
+		},
+		extended: &workflowpb.WorkflowExecutionExtendedInfo{},
+		ended:    make(chan struct{}),
+	}
+}
+
+func (f *fakeTemporal) get(id string) (*fakeRun, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return nil, f.err
+	}
+	run, ok := f.runs[id]
+	if !ok {
+		return nil, serviceerror.NewNotFound("workflow not found for ID: " + id)
+	}
+	return run, nil
+}
+
+// set adds a run, or takes one away where it is nil.
+func (f *fakeTemporal) set(id string, run *fakeRun) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.runs[id] = run
+	if run == nil {
+		delete(f.runs, id)
+	}
+}
+
+func (f *fakeTemporal) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func (f *fakeTemporal) GetWorkflow(_ context.Context, id, _ string) client.WorkflowRun {
+	return &fakeHandle{f: f, id: id}
+}
+
+func (f *fakeTemporal) CancelWorkflow(_ context.Context, id, _ string) error {
+	run, err := f.get(id)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if run.info.Status != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		return serviceerror.NewNotFound("workflow execution already completed")
+	}
+	run.extended.CancelRequested = true
+	return nil
+}
+
+func (f *fakeTemporal) DescribeWorkflowExecution(_ context.Context, id, _ string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	f.describes.Add(1)
+	if f.hold != nil {
+		<-f.hold
+	}
+	run, err := f.get(id)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	described := &workflowservice.DescribeWorkflowExecutionResponse{
+		WorkflowExecutionInfo: run.info, WorkflowExtendedInfo: run.extended, PendingActivities: run.pending,
+	}
+	return proto.Clone(described).(*workflowservice.DescribeWorkflowExecutionResponse), nil
+}
+
+func (f *fakeTemporal) QueryWorkflowWithOptions(ctx context.Context, q *client.QueryWorkflowWithOptionsRequest) (*client.QueryWorkflowWithOptionsResponse, error) {
+	f.queries.Add(1)
+	run, err := f.get(q.WorkflowID)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	own := run.own
+	f.mu.Unlock()
+	if own == nil {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	payloads, err := converter.GetDefaultDataConverter().ToPayloads(own)
+	if err != nil {
+		return nil, err
+	}
+	return &client.QueryWorkflowWithOptionsResponse{QueryResult: client.NewValue(payloads)}, nil
+}
+
+func (f *fakeTemporal) CheckHealth(context.Context, *client.CheckHealthRequest) (*client.CheckHealthResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &client.CheckHealthResponse{}, f.err
+}
+
+type fakeHandle struct {
+	client.WorkflowRun
+	f  *fakeTemporal
+	id string
+}
+
+func (h *fakeHandle) GetID() string { return h.id }
+
+func (h *fakeHandle) Get(ctx context.Context, value any) error {
+	h.f.gets.Add(1)
+	run, err := h.f.get(h.id)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-run.ended:
+	}
+	if run.failure != nil {
+		return run.failure
+	}
+	if result, ok := value.(*comfy.Result); ok {
+		*result = run.result
+	}
+	return nil
+}
+
+// ended returns the error with which the SDK reports the end of a workflow that returned err.
+func endError(t *testing.T, err error) error {
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(quiet{})
+	env := suite.NewTestWorkflowEnvironment()
+	env.ExecuteWorkflow(func(workflow.Context) error { return err })
+	require.Error(t, env.GetWorkflowError())
+	return env.GetWorkflowError()
+}
+
+type quiet struct{}
+
+func (quiet) Debug(string, ...any) {}
+func (quiet) Info(string, ...any)  {}
+func (quiet) Warn(string, ...any)  {}
+func (quiet) Error(string, ...any) {}

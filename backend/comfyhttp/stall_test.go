@@ -1,0 +1,110 @@
+package comfyhttp
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+func TestStall(t *testing.T) {
+	type told struct {
+		server string
+		why    error
+	}
+	begin := func(t *testing.T) (*fixture, chan told) {
+		stalls := make(chan told, 10)
+		f := setup(t, func(o *Options, _ *timing) {
+			o.OnStall = func(server string, why error) { stalls <- told{server, why} }
+		})
+		return f, stalls
+	}
+	impatient := func(f *fixture, graph string) *backend.Prompt {
+		p := f.prompt(graph)
+		p.StallTimeout = 300 * time.Millisecond
+		return p
+	}
+	healthy := func(f *fixture) bool { return f.b.Servers()[0].Healthy }
+
+	t.Run("a stuck node", func(t *testing.T) {
+		f, stalls := begin(t)
+		f.b.servers[0].t.giveUp = 100 * time.Millisecond
+		gate := f.s.Hold("SaveImage")
+		p := impatient(f, solid(1))
+		e := f.fails(f.run(p, nil), comfy.Timeout)
+		require.True(t, e.Ran)
+		require.Equal(t, "2", e.NodeID)
+		require.Equal(t, []string{p.ID}, f.s.Interrupts()[:1])
+		s := <-stalls
+		require.Equal(t, f.s.URL, s.server)
+		require.Error(t, s.why)
+		require.False(t, healthy(f))
+		errorOf(t, f.b.Ready(t.Context(), p), comfy.BackendUnavailable)
+		require.Contains(t, f.b.Servers()[0].Problem, "no sign of life")
+		require.NoError(t, f.b.servers[0].get(t.Context(), time.Second, "/prompt", &queueInfo{}), "the server itself answers")
+		gate.Open()
+		require.Eventually(t, func() bool { return healthy(f) }, 5*time.Second, time.Millisecond, "the prompt is gone, and the server not taken back")
+	})
+	t.Run("poisoned", func(t *testing.T) {
+		f, stalls := begin(t)
+		f.s.Poison()
+		dead := f.run(impatient(f, solid(1)), nil)
+		f.s.Await("the thread to die", func() bool { return f.s.TotalRuns() == 1 })
+		require.Equal(t, 1, f.s.TotalRuns())
+		waits := f.run(impatient(f, solid(2)), nil)
+		require.Error(t, f.fails(dead, comfy.Timeout))
+		require.False(t, f.fails(waits, comfy.Timeout).Ran)
+		<-stalls
+		<-stalls
+		require.Never(t, func() bool { return healthy(f) }, 200*time.Millisecond, 10*time.Millisecond)
+		f.s.Restart()
+		require.Eventually(t, func() bool { return healthy(f) }, 5*time.Second, time.Millisecond)
+		f.succeeds(f.run(f.prompt(solid(3)), nil))
+	})
+	t.Run("a stranger's dead prompt", func(t *testing.T) {
+		f, stalls := begin(t)
+		f.s.Poison()
+		stranger := f.prompt(solid(1))
+		body, err := promptBody(stranger, newPlan(stranger.Graph, nil), nil)
+		require.NoError(t, err)
+		_, err = f.b.servers[0].call(t.Context(), time.Second, "POST", "/prompt", body)
+		require.NoError(t, err)
+		e := f.fails(f.run(impatient(f, solid(2)), nil), comfy.Timeout)
+		require.False(t, e.Ran)
+		<-stalls
+		require.Empty(t, f.s.Interrupts(), "somebody else's prompt was interrupted")
+		require.Zero(t, f.s.Waiting())
+		require.False(t, healthy(f))
+	})
+	t.Run("a silent node survives", func(t *testing.T) {
+		f, stalls := begin(t)
+		gate := f.s.Hold("SaveImage")
+		p := f.prompt(solid(1))
+		p.StallTimeout = 0 // the default of ten minutes
+		end := f.run(p, nil)
+		gate.Reached()
+		for range 3 {
+			asked := f.s.Requests("GET /queue")
+			f.s.Await("looks", func() bool { return f.s.Requests("GET /queue") > asked+1 })
+		}
+		gate.Open()
+		f.succeeds(end)
+		require.Empty(t, stalls)
+	})
+	t.Run("progress is life", func(t *testing.T) {
+		f, stalls := begin(t)
+		f.s.Step(20 * time.Millisecond)
+		p := impatient(f, tiled(75)) // a second and a half in all
+		waiting := impatient(f, solid(2))
+		p.StallTimeout, waiting.StallTimeout = time.Second, time.Second
+		end := f.run(p, nil)
+		f.s.Await("the first to run", func() bool { return f.s.Runs(p.ID) == 1 })
+		waits := f.run(waiting, nil)
+		f.succeeds(end)
+		f.succeeds(waits)
+		require.Empty(t, stalls)
+	})
+}

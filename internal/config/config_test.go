@@ -1,0 +1,112 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestDefaults(t *testing.T) {
+	c, err := Parse(map[string]string{})
+	require.NoError(t, err)
+	require.Equal(t, "127.0.0.1:8080", c.Listen)
+	require.Equal(t, []string{"local"}, c.Backends)
+	require.Equal(t, 7*24*time.Hour, time.Duration(c.Retention))
+	require.EqualValues(t, 100<<20, c.BodyLimit)
+	require.True(t, c.Embedded())
+	require.True(t, strings.HasPrefix(c.StoreURL, "file:///"), c.StoreURL)
+	require.Equal(t, filepath.Join("data", "comfyui"), filepath.Clean(c.ComfyDir))
+
+	empty, err := Parse(map[string]string{"COMFYD_BACKEND": "", "TEMPORAL_ADDRESS": ""})
+	require.NoError(t, err)
+	require.Equal(t, c, empty, "VAR= is the same as no VAR")
+}
+
+func TestAWrongValueIsNamed(t *testing.T) {
+	for name, c := range map[string]struct {
+		vars map[string]string
+		want []string // variable, value, what is allowed
+	}{
+		"backend":       {map[string]string{"COMFYD_BACKEND": "cuda"}, []string{"COMFYD_BACKEND", "cuda", "local, url or modal"}},
+		"no urls":       {map[string]string{"COMFYD_BACKEND": "url"}, []string{"COMFYUI_URLS", "http://127.0.0.1:8188"}},
+		"bad url":       {map[string]string{"COMFYD_BACKEND": "url", "COMFYUI_URLS": "gpu:8188"}, []string{"COMFYUI_URLS", "gpu:8188", "http://"}},
+		"duration":      {map[string]string{"COMFYD_RUN_TIMEOUT": "soon"}, []string{"COMFYD_RUN_TIMEOUT", "soon", "30m"}},
+		"too long":      {map[string]string{"COMFYD_RUN_TIMEOUT": "25h"}, []string{"COMFYD_RUN_TIMEOUT", "25h", "24h"}},
+		"retention":     {map[string]string{"COMFYD_RETENTION": "0s"}, []string{"COMFYD_RETENTION", "0s", "1h"}},
+		"size":          {map[string]string{"COMFYD_BODY_LIMIT": "-1"}, []string{"COMFYD_BODY_LIMIT", "-1", "100MiB"}},
+		"listen":        {map[string]string{"COMFYD_LISTEN": "8080"}, []string{"COMFYD_LISTEN", "8080", "host:port"}},
+		"open to all":   {map[string]string{"COMFYD_LISTEN": "0.0.0.0:8080"}, []string{"COMFYD_LISTEN", "0.0.0.0:8080", "COMFYD_API_KEYS"}},
+		"temporal open": {map[string]string{"COMFYD_TEMPORAL_LISTEN": "0.0.0.0:7233"}, []string{"COMFYD_TEMPORAL_LISTEN", "loopback"}},
+		"store":         {map[string]string{"TEMPORAL_ADDRESS": "t:7233"}, []string{"COMFYD_STORE_URL", "s3://"}},
+		"half a TLS":    {map[string]string{"COMFYD_TLS_CERT": "x.pem"}, []string{"COMFYD_TLS_CERT", "COMFYD_TLS_KEY"}},
+		"level":         {map[string]string{"COMFYD_LOG_LEVEL": "loud"}, []string{"COMFYD_LOG_LEVEL", "loud", "debug"}},
+		"format":        {map[string]string{"COMFYD_LOG_FORMAT": "xml"}, []string{"COMFYD_LOG_FORMAT", "xml", "json"}},
+		"public url":    {map[string]string{"COMFYD_PUBLIC_URL": "comfy.example.com"}, []string{"COMFYD_PUBLIC_URL", "comfy.example.com", "https://"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse(c.vars)
+			require.Error(t, err)
+			for _, w := range c.want {
+				require.Contains(t, err.Error(), w)
+			}
+			require.NotContains(t, err.Error(), "\n")
+		})
+	}
+}
+
+func TestKeysAreMadeOnceAndKeptPrivate(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	load := func() *Config {
+		c, err := Parse(map[string]string{"COMFYD_DATA_DIR": dir})
+		require.NoError(t, err)
+		require.NoError(t, c.secrets())
+		return c
+	}
+	c := load()
+	require.Len(t, c.Keys, 1)
+	require.Equal(t, "default", c.Keys[0].Tenant)
+	require.Len(t, c.Keys[0].Secret, 64)
+	require.NotEqual(t, c.Keys[0].Secret, string(c.Signing))
+	again := load()
+	require.Equal(t, c.Keys, again.Keys)
+	require.Equal(t, c.Signing, again.Signing)
+	info, err := os.Stat(filepath.Join(dir, "api-key"))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+}
+
+func TestKeysFromTheEnvironment(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys")
+	require.NoError(t, os.WriteFile(file, []byte("alice:0123456789abcdef\nbob:fedcba9876543210\n"), 0o600))
+	for _, keys := range []string{"alice:0123456789abcdef,bob:fedcba9876543210", "@" + file} {
+		c, err := Parse(map[string]string{"COMFYD_DATA_DIR": t.TempDir(), "COMFYD_API_KEYS": keys})
+		require.NoError(t, err)
+		require.NoError(t, c.secrets())
+		require.Equal(t, []Key{{"alice", "0123456789abcdef"}, {"bob", "fedcba9876543210"}}, c.Keys)
+	}
+	for _, bad := range []string{"alice", "alice:short", ":0123456789abcdef", "a/b:0123456789abcdef", "@" + file + ".gone"} {
+		c, err := Parse(map[string]string{"COMFYD_DATA_DIR": t.TempDir(), "COMFYD_API_KEYS": bad})
+		require.NoError(t, err)
+		err = c.secrets()
+		require.ErrorContains(t, err, "COMFYD_API_KEYS")
+		require.NotContains(t, err.Error(), "0123456789abcdef", "a secret is not printed")
+	}
+}
+
+// TestEverySettingIsInTheReadme: nobody should have to read the code for one.
+func TestEverySettingIsInTheReadme(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	require.NoError(t, err)
+	source, err := os.ReadFile("config.go")
+	require.NoError(t, err)
+	names := regexp.MustCompile(`env:"([A-Z_]+)"`).FindAllSubmatch(source, -1)
+	require.Greater(t, len(names), 20)
+	for _, n := range names {
+		require.Contains(t, string(readme), "`"+string(n[1])+"`")
+	}
+}

@@ -1,0 +1,48 @@
+package fakecomfy
+
+import (
+	"sync"
+	"testing"
+	"time"
+)
+
+// Gate holds something up until it is opened.
+type Gate struct {
+	reached chan struct{}
+	open    chan struct{}
+	once    sync.Once
+	first   sync.Once
+	tb      testing.TB
+}
+
+func newGate(tb testing.TB) *Gate {
+	return &Gate{reached: make(chan struct{}), open: make(chan struct{}), tb: tb}
+}
+
+// Reached waits until something stands at the gate. It ends the test after ten seconds.
+func (g *Gate) Reached() {
+	g.tb.Helper()
+	select {
+	case <-g.reached:
+	case <-time.After(10 * time.Second):
+		g.tb.Fatal("fakecomfy: nothing came to the gate for 10 s")
+	}
+}
+
+// Open lets what stands there pass, and all that comes later.
+func (g *Gate) Open() {
+	if g != nil {
+		g.once.Do(func() { close(g.open) })
+	}
+}
+
+func (g *Gate) pass(stop <-chan struct{}) {
+	if g == nil {
+		return
+	}
+	g.first.Do(func() { close(g.reached) })
+	select {
+	case <-g.open:
+	case <-stop:
+	}
+}
