@@ -81,6 +81,22 @@ func TestCollectStoresWhatItDescribes(t *testing.T) {
 		[]any{o.Filename, o.Subfolder, o.NodeID, o.ContentType, o.SizeBytes, o.Width, o.Height})
 }
 
+func TestCollectKeepsOddJobIDsInTheirOwnFolder(t *testing.T) {
+	raw := pngBytes(t, 3, 3)
+	seen := map[string]bool{}
+	for _, id := range []string{"../other", "a/b", "a b", ".hidden", "ä", strings.Repeat("x", 900)} {
+		b := newBench(t)
+		b.served(raw, -1)
+		in := collectInput("x.png")
+		in.JobID = id
+		var c activities.Collected
+		require.NoError(t, b.do(t, comfy.ActivityCollect, in, &c))
+		require.Regexp(t, `^outputs/~[0-9a-f]{64}/[0-9a-f]{64}$`, c.Images[0].Ref)
+		seen[c.Images[0].Ref] = true
+	}
+	require.Len(t, seen, 6)
+}
+
 func TestCollectTellsImagesFromOtherFiles(t *testing.T) {
 	for name, c := range map[string]struct {
 		raw   string

@@ -28,10 +28,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // double is a Backend whose methods a test scripts.
 type double struct {
-	ready  func() error
-	run    func(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (*backend.Outcome, error)
-	open   func(f backend.File) (io.ReadCloser, int64, error)
-	cancel func(h backend.Handle) error
+	ready func() error
+	run   func(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (*backend.Outcome, error)
+	open  func(f backend.File) (io.ReadCloser, int64, error)
 
 	mu       sync.Mutex
 	canceled []backend.Handle

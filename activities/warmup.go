@@ -91,7 +91,7 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	if len(waits) == 0 && refused != nil {
 		return nil, fail(refused)
 	}
-	return nil, &backend.Error{Code: comfy.BackendUnavailable, Message: "no ComfyUI is ready: " + strings.Join(orNone(waits), "; "), Cause: errWait}
+	return nil, &backend.Error{Code: comfy.BackendUnavailable, Message: strings.Join(orNone(waits), "; "), Cause: errWait}
 }
 
 // reason is what a backend says of itself, without the code before it.
@@ -145,7 +145,7 @@ func orDefault(seconds int, d time.Duration) time.Duration {
 
 func orNone(waits []string) []string {
 	if len(waits) == 0 {
-		return []string{"no worker serves a backend that the job may use"}
+		return []string{"no ComfyUI is ready: no worker serves a backend that the job may use"}
 	}
 	return waits
 }

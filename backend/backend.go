@@ -125,7 +125,7 @@ type Update struct {
 // Handle finds a prompt again after whoever submitted it has died. It holds no secret.
 type Handle struct {
 	Pool       string `json:"pool"`
-	Server     string `json:"server"` // the server's Name
+	Server     string `json:"server"` // the server's Name; empty where it is not known, and then Run asks them all
 	PromptID   string `json:"prompt_id"`
 	JobID      string `json:"job_id"`
 	Submission int    `json:"submission"`

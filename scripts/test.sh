@@ -16,9 +16,9 @@ echo "== tools"
 COMFYD_TEST_COMFYUI_DIR=$(scripts/comfyui.sh)
 port=$(free_port)
 start_comfyui "$COMFYD_TEST_COMFYUI_DIR" "$port" "$work"
-(cd tools/s3 && go build -o "$work/versitygw" github.com/versity/versitygw/cmd/versitygw)
+(cd tools && go build -o "$work/versitygw" github.com/versity/versitygw/cmd/versitygw)
 export COMFYD_TEST_S3_SERVER="$work/versitygw" COMFYD_TEST_COMFYUI_DIR COMFYD_TEST_COMFYUI="http://127.0.0.1:$port"
-export COMFYD_TEST_COMFYUI_WORK="$work"
+export COMFYD_TEST_COMFY_CLI=1
 
 echo "== lint"
 scripts/lint.sh

@@ -28,6 +28,8 @@ const (
 	quick = 10 * time.Second
 	// idle bounds how long a transfer may stand still. A part of an upload (5 MiB) is one step.
 	idle = 2 * time.Minute
+	// atOnce is how many uploads from files run at a time: each holds some 40 MiB, most of it in the AWS SDK.
+	atOnce = 2
 	// pingKey can be no key of a caller's.
 	pingKey = ".ping"
 )
@@ -35,6 +37,7 @@ const (
 // bucket keeps blobs in an object store.
 type bucket struct {
 	bucket *blob.Bucket
+	large  chan struct{} // a place for each upload from a file
 }
 
 func openBucket(ctx context.Context, u *url.URL) (*bucket, error) {
@@ -46,7 +49,7 @@ func openBucket(ctx context.Context, u *url.URL) (*bucket, error) {
 	if err != nil {
 		return nil, invalid("%v", err)
 	}
-	return &bucket{bucket: b}, nil
+	return &bucket{bucket: b, large: make(chan struct{}, atOnce)}, nil
 }
 
 func (b *bucket) close() error { return b.bucket.Close() }
@@ -82,6 +85,14 @@ func (b *bucket) putHashed(ctx context.Context, prefix string, r io.Reader) (com
 
 // upload moves a spool to the bucket. Object stores show an object only when its upload is complete.
 func (b *bucket) upload(ctx context.Context, key string, s *spool) (comfy.Blob, error) {
+	if s.file != nil {
+		select {
+		case b.large <- struct{}{}:
+			defer func() { <-b.large }()
+		case <-ctx.Done():
+			return comfy.Blob{}, classify(ctx.Err(), "")
+		}
+	}
 	ctx, watch := newWatch(ctx, s.patience())
 	defer watch.stop()
 	err := b.bucket.Upload(ctx, key, watch.reader(s.content()), &blob.WriterOptions{

@@ -78,6 +78,29 @@ func (s *suite) reattachEnded() {
 	require.Equal(s.T, out, again)
 }
 
+// reattachAnywhere: of an attempt that left no handle, only the prompt's ID is known.
+func (s *suite) reattachAnywhere() {
+	p := s.prompt(slow(400))
+	leave, _, end := s.start(p)
+	leave()
+	require.ErrorIs(s.T, (<-end).err, context.Canceled)
+	h := backend.Handle{Pool: s.b.Pool().Name, PromptID: p.ID, JobID: p.JobID, Submission: 1}
+	rec := NewRecorder()
+	out, err := s.b.Run(s.ctx, p, &h, rec)
+	require.NoError(s.T, err)
+	require.Len(s.T, out.Files, 1)
+	require.Len(s.T, rec.Handles(), 1, "where it was found must be made durable")
+	require.Equal(s.T, p.ID, rec.Handles()[0].PromptID)
+	require.NotEmpty(s.T, rec.Handles()[0].Server+rec.Handles()[0].CallID)
+
+	unknown := s.prompt(solid(8, 8, 1, 6))
+	h.PromptID, h.JobID = unknown.ID, unknown.JobID
+	rec = NewRecorder()
+	_, err = s.b.Run(s.ctx, unknown, &h, rec)
+	require.False(s.T, s.fails(err, comfy.BackendLost).Ran)
+	require.Empty(s.T, rec.Handles())
+}
+
 func (s *suite) reattachUnknown() { s.gone(s.prompt(solid(8, 8, 1, 6))) }
 
 func (s *suite) cancelRunning() {

@@ -37,6 +37,7 @@ func Run(t *testing.T, newBackend func(t *testing.T) backend.Backend) {
 		{"Reattach", (*suite).reattach},
 		{"ReattachAfterEnd", (*suite).reattachEnded},
 		{"ReattachUnknown", (*suite).reattachUnknown},
+		{"ReattachWithoutServer", (*suite).reattachAnywhere},
 		{"CancelRunning", (*suite).cancelRunning},
 		{"CancelWaiting", (*suite).cancelWaiting},
 		{"CancelNothing", (*suite).cancelNothing},

@@ -82,3 +82,10 @@ func (r *Recorder) Blob(key string) []byte {
 	defer r.mu.Unlock()
 	return r.blobs[key]
 }
+
+// Blobs counts what was stored.
+func (r *Recorder) Blobs() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.blobs)
+}

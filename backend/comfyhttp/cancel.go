@@ -24,7 +24,7 @@ func (s *server) stop(ctx context.Context, id string) error {
 	var (
 		refusing    time.Time
 		interrupted time.Time
-		absent      bool
+		looked      bool
 		wait        = s.t.cancel
 		last        error
 	)
@@ -42,11 +42,10 @@ func (s *server) stop(ctx context.Context, id string) error {
 			}
 		case err != nil:
 			refusing = time.Time{}
-		case where == ended, where == nowhere && absent:
+		case where == ended, where == nowhere && looked:
 			return nil
-		default: // nowhere once: a post of it may still be under way
-			refusing = time.Time{}
-			absent = where == nowhere
+		default: // nowhere at the first look: a post of it may still be under way
+			refusing, looked = time.Time{}, true
 		}
 		select {
 		case <-ctx.Done():

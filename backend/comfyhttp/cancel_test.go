@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -53,6 +54,33 @@ func TestCancelWaitsForTheEnd(t *testing.T) {
 	for _, id := range f.s.Interrupts() {
 		require.Equal(t, p.ID, id, "a global interrupt")
 	}
+}
+
+// TestCancelOfLatePost: a prompt that is nowhere may be on its way.
+func TestCancelOfLatePost(t *testing.T) {
+	f := setup(t, func(_ *Options, tm *timing) {
+		tm.cancel, tm.probe, tm.queueQuiet = 300*time.Millisecond, time.Hour, time.Hour
+	})
+	gate := f.s.Hold("SaveImage")
+	first := f.run(f.prompt(solid(1)), nil)
+	gate.Reached()
+	late := f.s.LatePost()
+	p := f.prompt(solid(2))
+	body, err := promptBody(p, newPlan(p.Graph, nil), nil)
+	require.NoError(t, err)
+	_, err = f.b.servers[0].call(t.Context(), time.Second, "POST", "/prompt", body)
+	require.Error(t, err)
+	gone := make(chan error, 1)
+	go func() { gone <- f.b.Cancel(t.Context(), backend.Handle{Server: f.s.URL, PromptID: p.ID}) }()
+	f.s.Await("a look", func() bool { return f.s.Requests("GET /queue") == 1 })
+	_, err = f.b.servers[0].queue(t.Context()) // and its answer
+	require.NoError(t, err)
+	late.Open()
+	require.NoError(t, <-gone)
+	require.Zero(t, f.s.Waiting())
+	gate.Open()
+	f.succeeds(first)
+	require.Zero(t, f.s.Runs(p.ID))
 }
 
 func TestCancelOnDeadServer(t *testing.T) {

@@ -103,7 +103,7 @@ func (r *run) finish(ctx context.Context, e *historyEntry) (*backend.Outcome, er
 		r.track.finish(id)
 	}
 	r.track.place(-1)
-	r.track.current, r.track.step, r.track.steps, r.track.dirty, r.track.told = "", 0, 0, true, time.Time{}
+	r.track.current, r.track.step, r.track.steps, r.track.dirty = "", 0, 0, true
 	r.tell()
 	return out, nil
 }

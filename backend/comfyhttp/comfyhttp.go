@@ -17,6 +17,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/catalog"
 )
 
 // Options say which servers a Backend uses, and how.
@@ -205,7 +206,11 @@ func (b *Backend) check(p *backend.Prompt) (fit []*server, refused comfy.NodeErr
 		if cat == nil {
 			continue
 		}
-		if errs := cat.Check(p.Graph, names); len(errs) > 0 {
+		errs := cat.Check(p.Graph, names)
+		if len(errs) == 0 { // a job that came while nobody knew the classes has had a weaker look
+			errs = catalog.PathErrors(p.Graph, cat, names)
+		}
+		if len(errs) > 0 {
 			refused = errs
 			continue
 		}

@@ -77,6 +77,42 @@ func TestOrdinaryJob(t *testing.T) {
 	require.LessOrEqual(t, f.s.Requests("GET /ws"), 1)
 }
 
+// TestWaitingJob learns its place from the socket.
+func TestWaitingJob(t *testing.T) {
+	f := setup(t, func(_ *Options, tm *timing) { tm.probe, tm.queueQuiet = time.Hour, time.Hour })
+	gate := f.s.Hold("SaveImage")
+	first := f.run(f.prompt(solid(1)), nil)
+	gate.Reached()
+	f.started()
+	f.rec = newRecorder()
+	second := f.prompt(solid(2))
+	waits := f.run(second, nil)
+	require.Eventually(t, func() bool {
+		u := f.rec.Updates()
+		return len(u) > 0 && !u[0].Running && u[0].QueuePosition != nil && *u[0].QueuePosition == 0
+	}, 5*time.Second, time.Millisecond)
+	asked := f.s.Requests("GET /history/" + second.ID)
+	f.s.Await("more looks", func() bool { return f.s.Requests("GET /history/"+second.ID) > asked+3 })
+	require.Zero(t, f.s.Requests("GET /queue"))
+	gate.Open()
+	f.succeeds(first)
+	f.succeeds(waits)
+}
+
+// TestForgetStatus: an empty queue of before the post says nothing about the prompt.
+func TestForgetStatus(t *testing.T) {
+	r := &run{sock: &socket{events: make(chan event, 3)}, frames: newFrames(), s: &server{t: quick()}}
+	r.sock.events <- event{kind: "up"}
+	r.sock.events <- event{kind: "status"}
+	r.forgetStatus()
+	require.Empty(t, r.sock.events)
+	require.True(t, r.linked)
+	require.False(t, r.frames.gap)
+	r.sock.events <- event{kind: "down"}
+	r.forgetStatus()
+	require.True(t, r.frames.gap)
+}
+
 func TestHistoryComesLate(t *testing.T) {
 	f := setup(t, nil)
 	gate := f.s.HoldHistory()
@@ -263,6 +299,18 @@ func TestPostCutOff(t *testing.T) {
 	f.s.DropPost(true)
 	p := f.prompt(solid(1))
 	require.Len(t, f.succeeds(f.run(p, nil)).Files, 1)
+	require.Equal(t, 1, f.s.Runs(p.ID))
+}
+
+// TestPostArrivesLate: one look that does not find it proves nothing.
+func TestPostArrivesLate(t *testing.T) {
+	f := setup(t, func(_ *Options, tm *timing) { tm.absent, tm.probe = 300*time.Millisecond, time.Hour })
+	late := f.s.LatePost()
+	p := f.prompt(solid(1))
+	end := f.run(p, nil)
+	f.s.Await("the first look to end", func() bool { return f.s.Requests("GET /history/"+p.ID) == 2 })
+	late.Open()
+	require.Len(t, f.succeeds(end).Files, 1)
 	require.Equal(t, 1, f.s.Runs(p.ID))
 }
 

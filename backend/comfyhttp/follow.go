@@ -73,7 +73,7 @@ func (r *run) follow(ctx context.Context, doubtful bool) (*backend.Outcome, erro
 }
 
 func (r *run) tell() {
-	if u, ok := r.track.update(r.s.t.progress); ok {
+	if u, ok := r.track.update(); ok {
 		r.rec.Progress(u)
 	}
 }

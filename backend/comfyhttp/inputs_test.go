@@ -2,6 +2,7 @@ package comfyhttp
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -105,5 +106,16 @@ func TestUploadGoesWrong(t *testing.T) {
 			require.Contains(t, e.Error(), c.says)
 			require.Empty(t, f.s.Posted())
 		})
+	}
+}
+
+// A job that was accepted before any catalogue was known meets the path rules here at the latest.
+func TestReadyKeepsToTheJobsOwnFiles(t *testing.T) {
+	f := setup(t, nil)
+	for _, name := range []string{"../output/x.png", "/etc/passwd", "x.png [output]", "comfyd/another-job/x.png"} {
+		g, err := comfy.ParseGraph(fmt.Appendf(nil, `{"1":{"class_type":"LoadImage","inputs":{"image":%q}},"2":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"x"}}}`, name))
+		require.NoError(t, err)
+		e := errorOf(t, f.b.Ready(t.Context(), &backend.Prompt{JobID: "job", ID: "id", Graph: g}), comfy.InvalidWorkflow)
+		require.Contains(t, e.NodeErrors, "1", name)
 	}
 }

@@ -89,6 +89,7 @@ func TestSocketNodes(t *testing.T) {
 		require.Len(t, out.Files, 2)
 		require.Equal(t, "tiled_00001_.png", out.Files[0].Filename)
 		require.Equal(t, "node_9_00001.png", out.Files[1].Filename)
+		require.Equal(t, 1, f.rec.Blobs(), "previews were stored")
 		_, err := png.Decode(bytes.NewReader(f.rec.Blob(out.Files[1].Blob.Key)))
 		require.NoError(t, err)
 		_, _, err = f.b.Open(t.Context(), out.Handle, out.Files[1])
@@ -187,7 +188,7 @@ func TestProgress(t *testing.T) {
 	updates := f.rec.Updates()
 	require.Greater(t, len(updates), 3)
 	require.LessOrEqual(t, len(updates), int(took/(100*time.Millisecond))+3)
-	value, stepped := -1.0, false
+	value, stepped, between := -1.0, false, false
 	for _, u := range updates {
 		require.GreaterOrEqual(t, u.Progress.Value, value)
 		require.Equal(t, 4, u.Progress.NodesTotal)
@@ -195,10 +196,30 @@ func TestProgress(t *testing.T) {
 		if u.Progress.CurrentNode == "3" && u.Progress.Step > 0 {
 			stepped = true
 			require.Equal(t, 250, u.Progress.Steps)
-			require.Less(t, u.Progress.Value, 1.0)
+			require.LessOrEqual(t, u.Progress.Value, 0.75)
+			between = between || u.Progress.Value > 0.5
 			require.True(t, u.Running)
 		}
 	}
 	require.True(t, stepped)
+	require.True(t, between, "the steps of a node count")
 	require.Equal(t, 1.0, value)
+}
+
+// TestProgressNeverGoesBack, not even when a node runs its bar a second time.
+func TestProgressNeverGoesBack(t *testing.T) {
+	k := newTracker(newPlan(newPrompt(t, tiled(1)).Graph, []string{"4"}))
+	node := "3"
+	k.event(event{kind: "executing", note: note{Node: &node}})
+	k.event(event{kind: "progress", note: note{Value: 9, Max: 10}})
+	first, ok := k.update()
+	require.True(t, ok)
+	require.InDelta(t, 0.9/4, first.Progress.Value, 1e-9)
+	k.event(event{kind: "progress", note: note{Value: 1, Max: 10}})
+	second, ok := k.update()
+	require.True(t, ok)
+	require.Equal(t, 1, second.Progress.Step)
+	require.Equal(t, first.Progress.Value, second.Progress.Value)
+	_, ok = k.update()
+	require.False(t, ok, "no news")
 }

@@ -3,7 +3,6 @@ package comfyhttp
 import (
 	"encoding/json"
 	"maps"
-	"time"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
@@ -89,7 +88,6 @@ type tracker struct {
 	running  bool
 	position *int
 	dirty    bool
-	told     time.Time
 }
 
 func newTracker(p *plan) *tracker { return &tracker{plan: p, done: map[string]bool{}} }
@@ -150,12 +148,12 @@ func (t *tracker) place(position int) {
 	}
 }
 
-// update returns news, if there are any and the last ones are old enough.
-func (t *tracker) update(every time.Duration) (backend.Update, bool) {
-	if !t.dirty || time.Since(t.told) < every {
+// update returns news, if there are any.
+func (t *tracker) update() (backend.Update, bool) {
+	if !t.dirty {
 		return backend.Update{}, false
 	}
-	t.dirty, t.told = false, time.Now()
+	t.dirty = false
 	p := comfy.Progress{NodesDone: len(t.done), NodesTotal: len(t.plan.nodes), CurrentNode: t.current, Step: int(t.step), Steps: int(t.steps)}
 	if p.NodesTotal > 0 {
 		value := float64(p.NodesDone)

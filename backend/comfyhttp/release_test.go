@@ -86,13 +86,17 @@ func TestReleaseKeepsOthersFiles(t *testing.T) {
 	f := setup(t, nil)
 	long := time.Now().Add(-time.Hour)
 	f.s.PutFile("output", "old.png", []byte("old"), long)
-	f.s.PutFile("input", "photo.png", []byte("photo"), long)
 	f.s.AddOutput("Lists", map[string]any{"images": []any{
 		map[string]any{"filename": "old.png", "subfolder": "", "type": "output"},
 		map[string]any{"filename": "photo.png", "subfolder": "", "type": "input"},
 		map[string]any{"filename": "new.png", "subfolder": "", "type": "output"}}})
 	require.NoError(t, f.b.Refresh(t.Context()))
-	out := f.succeeds(f.run(f.prompt(shows("Lists")), nil))
+	gate := f.s.Hold("Lists")
+	end := f.run(f.prompt(shows("Lists")), nil)
+	gate.Reached()
+	f.s.PutFile("input", "photo.png", []byte("photo"), time.Now()) // somebody puts it there while the prompt runs
+	gate.Open()
+	out := f.succeeds(end)
 	require.Len(t, out.Files, 3)
 	f.s.PutFile("output", "new.png", []byte("another job's"), out.Handle.To.Add(time.Second))
 	h := out.Handle

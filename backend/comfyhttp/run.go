@@ -79,9 +79,9 @@ func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle,
 
 // attach goes on with a prompt of an earlier call.
 func (b *Backend) attach(ctx context.Context, p *backend.Prompt, h backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
-	s := b.find(h.Server)
-	if s == nil {
-		return nil, backend.Errorf(comfy.BackendLost, "the server %s that had the prompt is not configured any more", h.Server)
+	s, err := b.holder(ctx, p, &h, rec)
+	if err != nil {
+		return nil, err
 	}
 	b.enter(s)
 	defer b.leave(s)

@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/fakecomfy"
 )
@@ -156,26 +157,64 @@ func TestChoice(t *testing.T) {
 	require.Equal(t, 4, b.Pool().Slots)
 	f := &fixture{T: t, s: one, b: b, rec: newRecorder()}
 	var ends []chan result
-	gates := []*fakecomfy.Gate{one.Hold("SaveImage"), two.Hold("SaveImage")}
-	for i := range 4 {
-		ends = append(ends, f.run(f.prompt(solid(i)), nil))
-		require.Eventually(t, func() bool { return len(one.Posted())+len(two.Posted()) == i+1 }, 5*time.Second, time.Millisecond)
+	begin := func(graph string) {
+		ends = append(ends, f.run(f.prompt(graph), nil))
+		require.Eventually(t, func() bool { return len(one.Posted())+len(two.Posted()) == len(ends) }, 5*time.Second, time.Millisecond)
 	}
-	require.Len(t, one.Posted(), 2)
-	require.Len(t, two.Posted(), 2)
+	gates := []*fakecomfy.Gate{one.Hold("SaveImage"), two.Hold("SaveImage"), two.Hold("OnlyOnTwo")}
 	for range 2 {
-		ends = append(ends, f.run(f.prompt(shows("OnlyOnTwo")), nil))
+		begin(shows("OnlyOnTwo"))
 	}
+	require.Len(t, two.Posted(), 2)
+	for i := range 2 {
+		begin(solid(i))
+	}
+	require.Len(t, one.Posted(), 2, "the one with less to do")
+	for i := range 2 {
+		begin(solid(10 + i))
+	}
+	require.Len(t, one.Posted(), 3, "by turns")
+	require.Len(t, two.Posted(), 3)
 	for _, g := range gates {
 		g.Open()
 	}
 	for _, end := range ends {
 		f.succeeds(end)
 	}
-	require.Len(t, two.Posted(), 4)
+	for _, s := range b.servers {
+		require.Zero(t, s.inFlight)
+	}
+	for range 4 {
+		f.succeeds(f.run(f.prompt(solid(1)), nil))
+	}
+	require.Len(t, one.Posted(), 5, "by turns")
+	require.Len(t, two.Posted(), 5)
 
 	one.Stop()
 	require.Eventually(t, func() bool { return !b.Servers()[0].Healthy }, 5*time.Second, time.Millisecond)
 	f.succeeds(f.run(f.prompt(solid(9)), nil))
-	require.Len(t, two.Posted(), 5)
+	require.Len(t, two.Posted(), 6)
+}
+
+// TestLocate finds a prompt whose server nobody remembers, beside one that is down.
+func TestLocate(t *testing.T) {
+	one, two, down := fakecomfy.New(t), fakecomfy.New(t), fakecomfy.New(t)
+	down.Stop()
+	b := open(t, Options{URLs: []string{one.URL, two.URL, down.URL}}, quick())
+	require.NoError(t, b.Probe(t.Context()))
+	f := &fixture{T: t, s: one, b: b, rec: newRecorder()}
+	p := f.prompt(`{"1":{"class_type":"LoadImage","inputs":{"image":"a.png"}},"2":{"class_type":"PreviewImage","inputs":{"images":["1",0]}}}`)
+	p.Inputs = []backend.Input{input("a.png", fakePNG(f))}
+	out := f.succeeds(f.run(p, nil))
+	h := backend.Handle{PromptID: p.ID, JobID: p.JobID}
+	f.rec = newRecorder()
+	again := f.succeeds(f.run(p, &h))
+	require.Equal(t, out.Files, again.Files)
+	require.Equal(t, out.Handle.Server, again.Handle.Server)
+	require.Equal(t, out.Handle.Inputs, f.rec.Handles()[0].Inputs)
+	require.Equal(t, 1, one.Runs(p.ID)+two.Runs(p.ID))
+
+	h.PromptID = f.prompt(solid(1)).ID
+	e := f.fails(f.run(p, &h), comfy.BackendLost)
+	require.False(t, e.Ran)
 }

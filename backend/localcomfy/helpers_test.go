@@ -65,6 +65,11 @@ func newWorld(t *testing.T) *world {
 		t.Skip("python3 is needed to run a stand-in for ComfyUI")
 	}
 	w := &world{o: Options{Dir: t.TempDir(), DataDir: t.TempDir(), Python: "python3", StartTimeout: 20 * time.Second, StallTimeout: time.Minute}}
+	t.Cleanup(func() { // what a test that failed has left
+		if left := (&Backend{}).leftover(context.Background(), w.state(t)); left != nil {
+			require.NoError(t, syscall.Kill(-left.pid, syscall.SIGKILL))
+		}
+	})
 	source, err := os.ReadFile("testdata/main.py")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(w.o.Dir, "main.py"), source, 0o600))

@@ -280,7 +280,6 @@ func TestLaterProcessWithTheSameCommandIsNotOurs(t *testing.T) {
 	w := newWorld(t)
 	w.killedOwner(t)
 	s := w.state(t)
-	defer func() { require.NoError(t, syscall.Kill(-s.PID, syscall.SIGKILL)) }()
 	b := &Backend{}
 	require.NotNil(t, b.leftover(t.Context(), s))
 	later := s

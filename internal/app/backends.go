@@ -32,7 +32,7 @@ func (a *App) open(ctx context.Context, kind string) (backend.Backend, error) {
 	case "local":
 		return localcomfy.Start(ctx, localcomfy.Options{
 			Dir: a.config.ComfyDir, DataDir: a.config.DataDir, Python: a.config.ComfyPython, Args: a.config.ComfyArgs,
-			StartTimeout: time.Duration(a.config.StartTimeout), StallTimeout: time.Duration(a.config.StallTimeout), Log: a.log,
+			StallTimeout: time.Duration(a.config.StallTimeout), Log: a.log,
 		})
 	default: // "url": config allows nothing else
 		return comfyhttp.New(comfyhttp.Options{

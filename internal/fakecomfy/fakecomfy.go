@@ -5,9 +5,9 @@ package fakecomfy
 
 import (
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
+	"path"
 	"strings"
 	"sync"
 	"testing"
@@ -49,6 +49,7 @@ type Server struct {
 	refused    map[string]string
 	refusals   []refusal
 	drops      []bool // whether each of the next posts is queued before its connection is dropped
+	late       *Gate
 	muted      bool
 	noSockets  bool
 	nan        bool
@@ -149,7 +150,7 @@ func (s *Server) Restart() {
 func (s *Server) close() {
 	s.mu.Lock()
 	s.closed = true
-	gates := []*Gate{s.httpGate, s.historyEnd}
+	gates := []*Gate{s.httpGate, s.historyEnd, s.late}
 	for _, g := range s.gates {
 		gates = append(gates, g)
 	}
@@ -195,5 +196,5 @@ func (s *Server) Await(what string, f func() bool) {
 }
 
 func join(subfolder, name string) string {
-	return strings.TrimPrefix(fmt.Sprintf("%s/%s", strings.Trim(subfolder, "/"), name), "/")
+	return strings.TrimPrefix(path.Clean("/"+subfolder+"/"+name), "/")
 }

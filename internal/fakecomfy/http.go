@@ -98,6 +98,8 @@ func (s *Server) postPrompt(w http.ResponseWriter, r *http.Request) {
 		s.write(w, a.status, []byte(a.body))
 		return
 	}
+	late := s.late
+	s.late = nil
 	drop, queueFirst := len(s.drops) > 0, false
 	if drop {
 		queueFirst, s.drops = s.drops[0], s.drops[1:]
@@ -106,6 +108,11 @@ func (s *Server) postPrompt(w http.ResponseWriter, r *http.Request) {
 	if drop && !queueFirst {
 		hangUp(w)
 		return
+	}
+	if late != nil {
+		hangUp(w)
+		late.pass(nil)
+		drop = true
 	}
 	var body struct {
 		Prompt    json.RawMessage            `json:"prompt"`

@@ -58,6 +58,14 @@ func (s *Server) DropPost(queued bool) {
 	s.drops = append(s.drops, queued)
 }
 
+// LatePost breaks the connection of the next POST /prompt, and queues it when the gate is opened.
+func (s *Server) LatePost() *Gate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late = newGate(s.tb)
+	return s.late
+}
+
 // Poison makes the execution thread die of the next prompt: everything is answered, and nothing runs any more.
 func (s *Server) Poison() { s.set(func() { s.poisoned = true }) }
 
