@@ -172,11 +172,16 @@ func TestPortLostWhileStarting(t *testing.T) {
 	}
 }
 
+func assign(m map[string]int) error {
+	m["a"] = 1
+	return nil
+}
+
 func TestGuard(t *testing.T) {
 	s := &Server{log: newServerLogger(nil)}
 	for name, f := range map[string]func() error{
 		"panic":   func() error { panic("no\nport") },
-		"nil map": func() error { var m map[string]int; m["a"] = 1; return nil },
+		"nil map": func() error { return assign(nil) },
 		"fatal":   func() error { s.log.Fatal("no port"); panic("Fatal returned") },
 		"panic()": func() error { s.log.With().(*serverLogger).Panic("no port"); panic("Panic returned") },
 	} {
