@@ -3,13 +3,29 @@ package activities
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"regexp"
+	"strings"
+	"time"
+
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
 )
 
-// maxGraph bounds what is read back as a graph: the largest body that the API takes.
-const maxGraph = 100 << 20
+const (
+	// maxGraph bounds what is read back as a graph: the largest body that the API takes.
+	maxGraph = 100 << 20
+	// readTimeout is shorter than the heartbeat timeout.
+	readTimeout = 4 * time.Second
+	// maxInlineText is how much of a text travels in the result, maxInlineTexts how much of all; the rest lies in the store.
+	maxInlineText  = 8 << 10
+	maxInlineTexts = 256 << 10
+	// maxFiles of a job: each takes about 420 bytes of the result, and Temporal takes 2 MiB.
+	maxFiles = 3000
+)
 
 var plainID = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
 
@@ -22,6 +38,20 @@ func outputPrefix(jobID string) string {
 	return "outputs/" + jobID + "/"
 }
 
+// graph reads a workflow from the store. It is short: nothing heartbeats meanwhile.
+func (a *Activities) graph(ctx context.Context, key string) ([]byte, error) {
+	ctx, done := context.WithTimeout(ctx, readTimeout)
+	defer done()
+	raw, err := a.read(ctx, key)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fail(&backend.Error{Code: comfy.Storage, Message: "the store no longer has the job's workflow", Cause: err})
+	case err != nil:
+		return nil, again(&backend.Error{Code: comfy.Storage, Message: "the job's workflow cannot be read from the store", Cause: err})
+	}
+	return raw, nil
+}
+
 func (a *Activities) read(ctx context.Context, key string) ([]byte, error) {
 	r, err := a.o.Store.Open(ctx, key, 0, -1)
 	if err != nil {
@@ -29,6 +59,31 @@ func (a *Activities) read(ctx context.Context, key string) ([]byte, error) {
 	}
 	defer r.Close()
 	return io.ReadAll(io.LimitReader(r, maxGraph))
+}
+
+// slim keeps an outcome small enough for Temporal's history, which takes payloads up to 2 MiB: long texts go to the
+// store, and so does what is above a budget for all of them.
+func (a *Activities) slim(ctx context.Context, out *backend.Outcome, jobID string) error {
+	if n := len(out.Files); n > maxFiles {
+		return backend.Errorf(comfy.InvalidWorkflow, "the workflow made %d files; a job may have %d at most, so split it", n, maxFiles)
+	}
+	if n := len(out.Texts); n > maxFiles {
+		return backend.Errorf(comfy.InvalidWorkflow, "the workflow made %d texts; a job may have %d at most, so split it", n, maxFiles)
+	}
+	budget := maxInlineTexts
+	for i := range out.Texts {
+		t := &out.Texts[i]
+		if len(t.Text) <= maxInlineText && len(t.Text) <= budget {
+			budget -= len(t.Text)
+			continue
+		}
+		blob, err := a.o.Store.PutHashed(ctx, outputPrefix(jobID), strings.NewReader(t.Text))
+		if err != nil {
+			return &backend.Error{Code: comfy.Storage, Message: "the store did not take a text of node " + t.NodeID, NodeID: t.NodeID, Cause: err}
+		}
+		t.Text, t.Blob = "", &blob
+	}
+	return nil
 }
 
 func (a *Activities) opener(key string) func(context.Context) (io.ReadCloser, error) {

@@ -1,7 +1,6 @@
 package activities
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,9 +14,6 @@ import (
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 )
-
-// maxInlineText is how much of a text travels in the result; a longer one lies in the store.
-const maxInlineText = 8 << 10
 
 // CollectInput is what a prompt has made.
 type CollectInput struct {
@@ -62,11 +58,11 @@ func (a *Activities) Collect(ctx context.Context, in CollectInput) (*Collected, 
 		}
 	}
 	for _, t := range in.Outcome.Texts {
-		o, err := a.text(ctx, in.JobID, t)
-		if err != nil {
-			return nil, again(err)
+		o := comfy.Text{NodeID: t.NodeID, Text: t.Text, Size: int64(len(t.Text))}
+		if t.Blob != nil {
+			o.Ref, o.Size = t.Blob.Key, t.Blob.Size
 		}
-		c.Texts = append(c.Texts, *o)
+		c.Texts = append(c.Texts, o)
 	}
 	return &c, nil
 }
@@ -109,20 +105,6 @@ func (a *Activities) open(ctx context.Context, b backend.Backend, h backend.Hand
 		return nil, 0, &backend.Error{Code: comfy.Storage, Message: "the store lost an output of node " + f.NodeID, NodeID: f.NodeID, Cause: err}
 	}
 	return r, f.Blob.Size, nil
-}
-
-func (a *Activities) text(ctx context.Context, jobID string, t backend.Text) (*comfy.Text, error) {
-	o := &comfy.Text{NodeID: t.NodeID, Size: int64(len(t.Text))}
-	if len(t.Text) <= maxInlineText {
-		o.Text = t.Text
-		return o, nil
-	}
-	blob, err := a.o.Store.PutHashed(ctx, outputPrefix(jobID), bytes.NewReader([]byte(t.Text)))
-	if err != nil {
-		return nil, &backend.Error{Code: comfy.Storage, Message: "the store did not take a text of node " + t.NodeID, NodeID: t.NodeID, Cause: err}
-	}
-	o.Ref = blob.Key
-	return o, nil
 }
 
 // refetch decides whether it is worth asking again.

@@ -181,19 +181,6 @@ func TestCollectTellsTheStoresFaultsFromTheBackends(t *testing.T) {
 	require.False(t, final)
 }
 
-func TestCollectKeepsLongTextsOutOfHistory(t *testing.T) {
-	b := newBench(t)
-	long := strings.Repeat("ä", 10_000)
-	in := activities.CollectInput{JobID: "job-1", Outcome: backend.Outcome{
-		Handle: backend.Handle{Pool: "url"}, Texts: []backend.Text{{NodeID: "1", Text: "short"}, {NodeID: "2", Text: long}},
-	}}
-	var c activities.Collected
-	require.NoError(t, b.do(t, comfy.ActivityCollect, in, &c))
-	require.Equal(t, "short", c.Texts[0].Text)
-	require.Empty(t, c.Texts[1].Text)
-	require.Equal(t, long, string(b.store.blobs[c.Texts[1].Ref]))
-}
-
 func TestCollectUsesWhatIsStoredAlready(t *testing.T) {
 	b := newBench(t)
 	raw := pngBytes(t, 5, 5)

@@ -2,6 +2,8 @@ package activities
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -50,11 +52,26 @@ func appError(f Failure, cause error, o temporal.ApplicationErrorOptions) error 
 func failureOf(err error) Failure {
 	var b *backend.Error
 	if !errors.As(err, &b) {
-		return Failure{Failure: comfy.Failure{Code: comfy.Internal, Message: "comfyd failed: " + err.Error()}}
+		return Failure{Failure: comfy.Failure{Code: comfy.Internal, Message: "comfyd failed; the worker's log has the reason under the job's ID"}}
 	}
 	return Failure{
-		Failure: comfy.Failure{Code: b.Code, Message: b.Message, NodeID: b.NodeID, NodeErrors: b.NodeErrors},
+		Failure: comfy.Failure{Code: b.Code, Message: b.Message, NodeID: b.NodeID, NodeErrors: first(b.NodeErrors)},
 		Again:   b.Code == comfy.BackendLost || b.Code == comfy.BackendUnavailable || b.Code == comfy.OutputLost || b.Code == comfy.Timeout,
 		Ran:     b.Ran,
 	}
+}
+
+// maxNodeErrors bounds what of a refusal travels in the history; a person fixes one node at a time.
+const maxNodeErrors = 100
+
+// first keeps the first node errors in natural order.
+func first(all comfy.NodeErrors) comfy.NodeErrors {
+	if len(all) <= maxNodeErrors {
+		return all
+	}
+	some := comfy.NodeErrors{}
+	for _, id := range slices.SortedFunc(maps.Keys(all), comfy.CompareIDs)[:maxNodeErrors] {
+		some[id] = all[id]
+	}
+	return some
 }

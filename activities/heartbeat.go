@@ -30,13 +30,20 @@ type recorder struct {
 	store  Store
 	prefix string
 
+	// now is Temporal's clock: the worker's own may be off by any amount.
+	now func() time.Time
+
 	mu    sync.Mutex
 	state Heartbeat
 }
 
-// newRecorder goes on where the last attempt's heartbeats stopped.
-func newRecorder(ctx context.Context, s Store, prefix string) *recorder {
-	r := &recorder{ctx: ctx, store: s, prefix: prefix}
+// newRecorder goes on where the last attempt's heartbeats stopped, or those of an earlier activity.
+func newRecorder(ctx context.Context, s Store, prefix string, earlier *Heartbeat) *recorder {
+	began, start := time.Now(), activity.GetInfo(ctx).StartedTime
+	r := &recorder{ctx: ctx, store: s, prefix: prefix, now: func() time.Time { return start.Add(time.Since(began)) }}
+	if earlier != nil {
+		r.state = *earlier
+	}
 	if activity.HasHeartbeatDetails(ctx) {
 		// Details that cannot be read are those of another version: the prompt's ID finds it all the same.
 		_ = activity.GetHeartbeatDetails(ctx, &r.state)
@@ -64,7 +71,7 @@ func (r *recorder) Progress(u backend.Update) {
 	defer r.mu.Unlock()
 	r.state.Update = &u
 	if u.Running && r.state.RunningSince.IsZero() {
-		r.state.RunningSince = time.Now()
+		r.state.RunningSince = r.now()
 	}
 }
 
@@ -104,14 +111,17 @@ func (l limits) check(now, since time.Time) {
 
 // beat sends a heartbeat each second, from the first handle on, and watches the limits, until stop is called.
 func (r *recorder) beat(l limits) (stop func()) {
-	return each(heartbeatEvery, func(now time.Time) {
+	alive := context.WithoutCancel(r.ctx) // also while a prompt is being stopped
+	return each(heartbeatEvery, func(time.Time) {
 		r.mu.Lock()
 		s := r.state
 		r.mu.Unlock()
 		if s.Handle != nil {
-			activity.RecordHeartbeat(r.ctx, s)
+			activity.RecordHeartbeat(alive, s)
 		}
-		l.check(now, s.RunningSince)
+		if r.ctx.Err() == nil {
+			l.check(r.now(), s.RunningSince)
+		}
 	})
 }
 

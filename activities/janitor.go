@@ -31,23 +31,25 @@ type cleanup struct {
 type janitor struct {
 	closed func(context.Context, Execution) (bool, error)
 	log    logrus.FieldLogger
+	cancel context.CancelFunc
 	stop   func()
 
 	mu   sync.Mutex
-	todo map[Execution]cleanup
+	todo map[string]cleanup // by prompt ID
 }
 
 func newJanitor(closed func(context.Context, Execution) (bool, error), log logrus.FieldLogger) *janitor {
-	j := &janitor{closed: closed, log: log, todo: map[Execution]cleanup{}}
-	j.stop = each(janitorEvery, func(time.Time) { j.sweep(context.Background()) })
+	ctx, cancel := context.WithCancel(context.Background())
+	j := &janitor{closed: closed, log: log, cancel: cancel, todo: map[string]cleanup{}}
+	j.stop = each(janitorEvery, func(time.Time) { j.sweep(ctx) })
 	return j
 }
 
-// later queues a clean-up; a newer one for the same job takes the older one's place, having the same inputs.
+// later queues a clean-up; a newer one for the same prompt takes the older one's place.
 func (j *janitor) later(c cleanup) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.todo[c.workflow] = c
+	j.todo[c.handle.PromptID] = c
 }
 
 // sweep cleans up after every job that has closed.
@@ -77,11 +79,12 @@ func (j *janitor) clean(ctx context.Context, c cleanup) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	delete(j.todo, c.workflow)
+	delete(j.todo, c.handle.PromptID)
 }
 
 // close looks once more and stops.
 func (j *janitor) close(ctx context.Context) {
+	j.cancel()
 	j.stop()
 	j.sweep(ctx)
 }

@@ -36,7 +36,13 @@ type PromptInput struct {
 	Deadline time.Time `json:"deadline"`
 	// Fresh asks that nothing comes from ComfyUI's cache.
 	Fresh bool `json:"fresh,omitempty"`
+	// Earlier is the last word of an activity that timed out on this same submission, to go on from.
+	Earlier *Heartbeat `json:"earlier,omitempty"`
 }
+
+// stoppedByUs stands in the details of a canceled Prompt that has stopped its prompt. Temporal itself cancels one
+// that no worker is at, and then nobody has.
+const stoppedByUs = "stopped"
 
 // PromptID names the n-th submission of a job on a backend: a canonical lower-case UUID (newer ComfyUI servers accept
 // nothing else) that no other run of the job, and no other submission, ever has, so that an old result cannot be taken
@@ -69,11 +75,13 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 		case <-run.Done():
 		}
 	}()
-	rec := newRecorder(run, a.o.Store, outputPrefix(in.Job.ID))
-	quiet := rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})
+	rec := newRecorder(run, a.o.Store, outputPrefix(in.Job.ID), in.Earlier)
+	// To the very end: stopping a prompt takes longer than the heartbeat timeout.
+	defer rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})()
 	out, err := a.carry(run, b, p, rec)
-	quiet()
-
+	if err == nil {
+		err = a.slim(run, out, in.Job.ID)
+	}
 	if out != nil {
 		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: execution(ctx)})
 	} else if h := rec.handle(); h != nil {
@@ -85,11 +93,12 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 	case run.Err() != nil:
 		return nil, a.stopped(ctx, context.Cause(run), b, rec, in)
 	}
-	var be *backend.Error
-	if errors.As(err, &be) && rec.running() {
-		be.Ran = true // the last word of an earlier attempt, too
+	f := failureOf(err)
+	f.Ran = f.Ran || rec.running() // the last word of an earlier attempt, too
+	if f.Code == comfy.Storage && !f.Ran {
+		f.Again = true // an input could not be read: nothing has run yet
 	}
-	return nil, fail(err)
+	return nil, appError(f, err, temporal.ApplicationErrorOptions{NonRetryable: true})
 }
 
 // carry runs the prompt, or goes on with the one that an earlier attempt has posted.
@@ -119,22 +128,50 @@ func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend
 	case errors.Is(cause, errStartLimit):
 		result = over(backend.Errorf(comfy.BackendUnavailable, "the job waited for a GPU longer than its limit of %s", in.Placement.StartTimeout))
 	case temporal.IsCanceledError(cause):
-		result = temporal.NewCanceledError()
+		result = temporal.NewCanceledError(stoppedByUs)
 	default:
 		closed, err := a.o.Closed(context.WithoutCancel(ctx), execution(ctx))
 		if err != nil || !closed {
-			return again(fmt.Errorf("this worker lets go of the prompt, which runs on: %w", cause))
+			return again(&backend.Error{Code: comfy.BackendLost, Message: "the worker that carried the job has stopped", Cause: cause})
 		}
 		result = fmt.Errorf("the job is closed: %w", cause)
 	}
 	if h := rec.handle(); h != nil {
-		ctx, done := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
-		defer done()
-		if err := b.Cancel(ctx, *h); err != nil {
-			a.o.Log.WithError(err).WithField("call_id", in.Job.ID).Warn("the prompt could not be stopped in time; what it makes is thrown away")
-		}
+		a.halt(ctx, b, *h)
 	}
 	return result
+}
+
+// halt stops a prompt, as far as that can be done in cancelTimeout.
+func (a *Activities) halt(ctx context.Context, b backend.Backend, h backend.Handle) {
+	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
+	defer done()
+	if err := b.Cancel(ctx, h); err != nil {
+		a.o.Log.WithError(err).WithField("call_id", h.JobID).Warn("the prompt could not be stopped in time; what it makes is thrown away")
+	}
+}
+
+// Stop stops a submission whose Prompt activity has ended without doing so: canceled between two attempts, or timed
+// out with its worker away. It runs beside the pool's prompt queue, whose slots may all be taken.
+func (a *Activities) Stop(ctx context.Context, in PromptInput) error {
+	b := a.backend(in.Placement.Pool.Name)
+	if b == nil {
+		return again(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
+	}
+	h := backend.Handle{Pool: b.Pool().Name, PromptID: PromptID(in.Job, in.Submission), JobID: in.Job.ID, Submission: in.Submission}
+	if in.Earlier != nil && in.Earlier.Handle != nil {
+		h = *in.Earlier.Handle
+	}
+	a.halt(ctx, b, h)
+	a.janitor.later(cleanup{backend: b, handle: h, workflow: execution(ctx)})
+	return nil
+}
+
+// Stopped tells whether a canceled Prompt has stopped its prompt itself.
+func Stopped(err error) bool {
+	var canceled *temporal.CanceledError
+	var by string
+	return errors.As(err, &canceled) && canceled.HasDetails() && canceled.Details(&by) == nil && by == stoppedByUs
 }
 
 // execution is the workflow run that an activity belongs to.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -184,4 +185,65 @@ func TestWarmUpRefusesAGraphThatIsNone(t *testing.T) {
 	require.Equal(t, comfy.InvalidWorkflow, f.Code)
 	require.True(t, final)
 	require.Contains(t, f.NodeErrors, "1")
+}
+
+func TestPromptKeepsItsOutcomeSmall(t *testing.T) {
+	b := newBench(t)
+	var texts []backend.Text
+	b.double.run = func(_ context.Context, p *backend.Prompt, _ *backend.Handle, _ backend.Recorder) (*backend.Outcome, error) {
+		return &backend.Outcome{Handle: handle(p), Texts: texts}, nil
+	}
+	long := strings.Repeat("x", 3<<20)
+	texts = append(texts, backend.Text{NodeID: "1", Text: "short"}, backend.Text{NodeID: "2", Text: long})
+	for range 100 {
+		texts = append(texts, backend.Text{NodeID: "3", Text: strings.Repeat("y", 8000)})
+	}
+	var out backend.Outcome
+	require.NoError(t, b.do(t, comfy.ActivityPrompt, promptInput(), &out))
+	require.Equal(t, "short", out.Texts[0].Text)
+	require.Empty(t, out.Texts[1].Text)
+	require.Equal(t, long, string(b.store.blobs[out.Texts[1].Blob.Key]))
+	raw, err := json.Marshal(out)
+	require.NoError(t, err)
+	require.Less(t, len(raw), 512<<10)
+	var c activities.Collected
+	require.NoError(t, b.do(t, comfy.ActivityCollect, activities.CollectInput{JobID: "job-1", Outcome: out}, &c))
+	require.Equal(t, out.Texts[1].Blob.Key, c.Texts[1].Ref)
+	require.EqualValues(t, len(long), c.Texts[1].Size)
+	require.Equal(t, "short", c.Texts[0].Text)
+
+	b.double.run = func(_ context.Context, p *backend.Prompt, _ *backend.Handle, _ backend.Recorder) (*backend.Outcome, error) {
+		return &backend.Outcome{Handle: handle(p), Files: make([]backend.File, 5000)}, nil
+	}
+	f, final := failure(t, b.do(t, comfy.ActivityPrompt, promptInput(), nil))
+	require.Equal(t, comfy.InvalidWorkflow, f.Code)
+	require.True(t, final)
+}
+
+func TestStopFindsThePromptByItsID(t *testing.T) {
+	b := newBench(t)
+	require.NoError(t, b.do(t, comfy.ActivityStop, promptInput(), nil))
+	in := promptInput()
+	h := backend.Handle{Pool: "url", Server: "http://gpu", PromptID: "p", JobID: "job-1"}
+	in.Earlier = &activities.Heartbeat{Handle: &h}
+	require.NoError(t, b.do(t, comfy.ActivityStop, in, nil))
+	require.Len(t, b.double.canceled, 2)
+	require.Equal(t, activities.PromptID(job, 1), b.double.canceled[0].PromptID)
+	require.Equal(t, h, b.double.canceled[1])
+}
+
+func TestStoreAwayBeforeThePost(t *testing.T) {
+	b := newBench(t)
+	b.double.run = func(context.Context, *backend.Prompt, *backend.Handle, backend.Recorder) (*backend.Outcome, error) {
+		return nil, backend.Errorf(comfy.Storage, "the input cannot be read")
+	}
+	f, _ := failure(t, b.do(t, comfy.ActivityPrompt, promptInput(), nil))
+	require.Equal(t, comfy.Storage, f.Code)
+	require.True(t, f.Again, "nothing has run yet")
+
+	in := job
+	in.Request.Workflow, in.Request.WorkflowRef = nil, "graphs/alice/gone"
+	f, final := failure(t, b.do(t, comfy.ActivityWarmUp, in, nil))
+	require.Equal(t, comfy.Storage, f.Code)
+	require.True(t, final, "what is gone does not come back")
 }

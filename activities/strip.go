@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 )
 
@@ -78,9 +79,12 @@ func (s *pngStrip) next() error {
 
 // stripWebP drops the chunks EXIF and XMP and takes back their flags in the VP8X header.
 func stripWebP(r io.Reader) (io.Reader, error) {
-	all, err := io.ReadAll(io.LimitReader(r, maxWebP))
+	all, err := io.ReadAll(io.LimitReader(r, maxWebP+1))
 	if err != nil {
 		return nil, err
+	}
+	if len(all) > maxWebP {
+		return nil, fmt.Errorf("a WebP above %d bytes cannot be stripped of its metadata", maxWebP)
 	}
 	out := append([]byte(nil), all[:12]...)
 	for rest := all[12:]; len(rest) >= 8; {

@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -155,8 +154,8 @@ func (a *Activities) prompt(ctx context.Context, job Job, n int, fresh bool) (*b
 	raw := []byte(job.Request.Workflow)
 	if job.Request.WorkflowRef != "" {
 		var err error
-		if raw, err = a.read(ctx, job.Request.WorkflowRef); err != nil {
-			return nil, again(fmt.Errorf("reading the workflow from the store: %w", err))
+		if raw, err = a.graph(ctx, job.Request.WorkflowRef); err != nil {
+			return nil, err
 		}
 	}
 	g, err := comfy.ParseGraph(raw)

@@ -41,7 +41,7 @@ type Backend interface {
 	Run(ctx context.Context, p *Prompt, h *Handle, rec Recorder) (*Outcome, error)
 
 	// Cancel takes a prompt out of the queue or interrupts it, and only it; it returns when the prompt is gone or ctx
-	// ends. A prompt that has ended, or that nobody knows, is no error.
+	// ends. A prompt that has ended, or that nobody knows, is no error. A handle without a Server means all of them.
 	Cancel(ctx context.Context, h Handle) error
 
 	// Open streams one file of an outcome. Size is -1 where unknown. A file that is listed but gone is OutputLost.
@@ -166,5 +166,7 @@ type File struct {
 // Text is a text that a node showed.
 type Text struct {
 	NodeID string `json:"node_id"`
-	Text   string `json:"text"`
+	Text   string `json:"text,omitempty"`
+	// Blob is set where the text is in the store instead. Backends leave it empty.
+	Blob *comfy.Blob `json:"blob,omitempty"`
 }

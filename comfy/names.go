@@ -17,6 +17,8 @@ const (
 	ActivityWarmUp  = "WarmUp"
 	ActivityPrompt  = "Prompt"
 	ActivityCollect = "Collect"
+	// ActivityStop stops a prompt that nobody follows any more.
+	ActivityStop = "Stop"
 )
 
 // Typed search attributes of a job, for lists in the Temporal UI and for GET /jobs.

@@ -29,9 +29,9 @@ const (
 	// stickyTimeout is how long a workflow task waits for the worker that has the workflow in memory before any
 	// other may take it; it bounds how long a job rests after that worker's death.
 	stickyTimeout = 2 * time.Second
-	// heartbeatThrottle lets through one heartbeat each half second, for progress that is worth reading; the SDK's
-	// default, four fifths of the heartbeat timeout, would leave it seconds old.
-	heartbeatThrottle = 500 * time.Millisecond
+	// heartbeatThrottle lets through one heartbeat each two seconds, for progress that is worth reading. It is the
+	// time limit of a heartbeat, too: were it shorter, each stall of Temporal's database would end every attempt.
+	heartbeatThrottle = 2 * time.Second
 	// maxSteps is how many warm-ups and collections run at once in one worker. Most of them wait.
 	maxSteps = 1000
 )
@@ -44,7 +44,9 @@ type Options struct {
 	Publisher *catalog.Publisher
 	Directory *catalog.Directory
 	Limits    activities.Limits
-	Log       logrus.FieldLogger
+	// Fatal is told when a worker can serve its queue no longer, such as when its namespace is gone.
+	Fatal func(error)
+	Log   logrus.FieldLogger
 }
 
 // Worker is a set of Temporal workers that start and stop together.
@@ -52,6 +54,7 @@ type Worker struct {
 	workers    []worker.Worker
 	activities *activities.Activities
 	publisher  *catalog.Publisher
+	fatal      func(error)
 }
 
 // New prepares the workers; nothing is polled before Start.
@@ -61,21 +64,24 @@ func New(o Options) *Worker {
 		Elsewhere: o.Directory.Pools,
 		Closed:    closed(o.Client),
 	})
-	w := &Worker{activities: a, publisher: o.Publisher}
+	w := &Worker{activities: a, publisher: o.Publisher, fatal: o.Fatal}
 
 	jobs := w.add(o.Client, comfy.TaskQueue, worker.Options{MaxConcurrentActivityExecutionSize: maxSteps})
 	jobs.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
 	register(jobs, comfy.ActivityWarmUp, a.WarmUp)
 	register(jobs, comfy.ActivityCollect, a.Collect)
+	register(jobs, comfy.ActivityStop, a.Stop)
 	for _, b := range o.Backends {
 		p := b.Pool()
 		register(w.add(o.Client, comfy.PromptTaskQueue(p.Name), worker.Options{
 			MaxConcurrentActivityExecutionSize: p.Slots, DisableWorkflowWorker: true,
 		}), comfy.ActivityPrompt, a.Prompt)
 		if p.HostBound {
-			register(w.add(o.Client, comfy.CollectTaskQueue(p.Name, true), worker.Options{
+			here := w.add(o.Client, comfy.CollectTaskQueue(p.Name, true), worker.Options{
 				MaxConcurrentActivityExecutionSize: maxSteps, DisableWorkflowWorker: true,
-			}), comfy.ActivityCollect, a.Collect)
+			})
+			register(here, comfy.ActivityCollect, a.Collect)
+			register(here, comfy.ActivityStop, a.Stop)
 		}
 	}
 	return w
@@ -85,6 +91,7 @@ func (w *Worker) add(c client.Client, queue string, o worker.Options) worker.Wor
 	o.WorkerStopTimeout = stopTimeout
 	o.StickyScheduleToStartTimeout = stickyTimeout
 	o.MaxHeartbeatThrottleInterval = heartbeatThrottle
+	o.OnFatalError = w.fatal
 	o.DisableRegistrationAliasing = true // the names are the contract's
 	n := worker.New(c, queue, o)
 	w.workers = append(w.workers, n)
@@ -104,6 +111,9 @@ func (w *Worker) Start() error {
 				started.Stop()
 			}
 			w.publisher.Stop()
+			ctx, done := context.WithCancel(context.Background())
+			done()
+			w.activities.Close(ctx)
 			return fmt.Errorf("starting the workers: %w", err)
 		}
 	}

@@ -14,6 +14,9 @@ import (
 	"github.com/comfyd/comfyd/comfy"
 )
 
+// maxPause is the longest pause between two submissions.
+const maxPause = 30 * time.Second
+
 // heartbeatTimeout is how soon a worker's death is noticed. Activities heartbeat each second.
 const heartbeatTimeout = 5 * time.Second
 
@@ -31,12 +34,13 @@ func (j *job) again(ctx workflow.Context, err error) error {
 	if f.Ran || f.Code == comfy.OutputLost {
 		j.runs++
 	}
+	j.fresh = j.fresh || f.Code == comfy.OutputLost // what the cache would list is what could not be fetched
 	if j.runs >= maxRuns || j.submission >= maxSubmissions || (f.Code == comfy.OutputLost && j.runs > 1) {
 		return err
 	}
 	workflow.GetLogger(ctx).Warn("the submission was lost, the job goes on with another", "submission", j.submission, "reason", f.Message)
 	// A backend that refuses at once must not be asked in a tight loop.
-	return workflow.Sleep(ctx, time.Duration(j.submission)*500*time.Millisecond)
+	return workflow.Sleep(ctx, min(500*time.Millisecond<<(j.submission-1), maxPause))
 }
 
 // result is the job's result, with where its time went.
@@ -94,38 +98,51 @@ func failure(code comfy.Code, format string, args ...any) error {
 	})
 }
 
-// failureOf reads an activity's error, Temporal's own timeouts among them.
+// late words a timeout of Temporal's: by what the last attempt said, where that tells a reason, else by f. Another error
+// stays as it is.
+func late(err error, f comfy.Failure) error {
+	var timeout *temporal.TimeoutError
+	if !errors.As(err, &timeout) {
+		return err
+	}
+	last := activities.Failure{Failure: f, Again: f.Code == comfy.OutputLost}
+	var app *temporal.ApplicationError
+	var said activities.Failure
+	if errors.As(timeout.Unwrap(), &app) && app.HasDetails() && app.Details(&said) == nil {
+		switch {
+		case said.Code == "" || said.Code == comfy.Internal || said.Code == comfy.BackendLost:
+		case f.Code == comfy.Timeout: // it ran: what it waited for before does not matter any more
+		default:
+			last = said
+			last.Message = "given up: " + said.Message
+		}
+	}
+	return temporal.NewApplicationErrorWithOptions(last.Message, string(last.Code), temporal.ApplicationErrorOptions{
+		NonRetryable: true, Cause: err, Details: []any{last},
+	})
+}
+
+// lastWord is the heartbeat that a timed out Prompt has left, or the one before.
+func lastWord(timeout *temporal.TimeoutError, before *activities.Heartbeat) *activities.Heartbeat {
+	var hb activities.Heartbeat
+	if !timeout.HasLastHeartbeatDetails() || timeout.LastHeartbeatDetails(&hb) != nil || hb.Handle == nil {
+		return before
+	}
+	return &hb
+}
+
+// onlyAway tells a prompt that waited too long for its next attempt, its worker being away, from one that never began.
+// Temporal's time to start counts for every attempt anew.
+func onlyAway(timeout *temporal.TimeoutError, last *activities.Heartbeat) bool {
+	return last != nil && timeout.TimeoutType() == enums.TIMEOUT_TYPE_SCHEDULE_TO_START
+}
+
+// failureOf reads an activity's error.
 func failureOf(err error) activities.Failure {
 	var f activities.Failure
 	var app *temporal.ApplicationError
-	var late *temporal.TimeoutError
-	switch {
-	case errors.As(err, &late):
-		f = timeoutOf(late)
-	case errors.As(err, &app) && app.HasDetails() && app.Details(&f) == nil && f.Code != "":
-	default:
-		f.Code, f.Message = comfy.Internal, "comfyd failed: "+err.Error()
-	}
-	return f
-}
-
-func timeoutOf(late *temporal.TimeoutError) activities.Failure {
-	var f activities.Failure
-	last := late.Unwrap() // the failure of the attempt before, when the time for all attempts is over
-	var app *temporal.ApplicationError
-	if errors.As(last, &app) && app.HasDetails() && app.Details(&f) == nil && f.Code != "" {
-		f.Message = "given up: " + f.Message
+	if errors.As(err, &app) && app.HasDetails() && app.Details(&f) == nil && f.Code != "" {
 		return f
 	}
-	switch late.TimeoutType() {
-	case enums.TIMEOUT_TYPE_SCHEDULE_TO_START:
-		f.Code, f.Message = comfy.BackendUnavailable, "no GPU was free within the time to start"
-	case enums.TIMEOUT_TYPE_HEARTBEAT:
-		f.Code, f.Message = comfy.BackendLost, "the worker that carried the job went silent"
-	case enums.TIMEOUT_TYPE_START_TO_CLOSE:
-		f.Code, f.Message = comfy.Timeout, "the step took longer than its limit"
-	default:
-		f.Code, f.Message = comfy.BackendUnavailable, "no ComfyUI was ready within the time to start"
-	}
-	return f
+	return activities.Failure{Failure: comfy.Failure{Code: comfy.Internal, Message: "comfyd failed; Temporal has the reason in the job's history"}}
 }

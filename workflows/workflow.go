@@ -3,6 +3,7 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,6 +22,12 @@ const (
 	maxSubmissions = 12
 	// warmUpLimit is the time to start until the first placement tells the server's own limit.
 	warmUpLimit = time.Hour
+	// warmUpAttempt bounds one attempt of the warm-up, so that one whose worker has died is made again soon.
+	warmUpAttempt = 30 * time.Second
+	// recoverLimit is what a job that was lost may wait at least: a ComfyUI takes half a minute to start.
+	recoverLimit = 3 * time.Minute
+	// stopLimit is how long a worker is looked for that can stop a prompt.
+	stopLimit = 2 * time.Minute
 	// collectLimit is how long the store or a backend may fail before the job's outputs are given up.
 	collectLimit = 15 * time.Minute
 )
@@ -83,7 +90,6 @@ func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
 			if c, err = j.collect(ctx, place, out); err == nil {
 				return j.result(ctx, place, out, c, collecting), nil
 			}
-			j.fresh = true // what the cache would list is what could not be fetched
 		}
 		if err := j.again(ctx, err); err != nil {
 			return nil, err
@@ -100,15 +106,18 @@ func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 		limit = time.Duration(s) * time.Second
 	}
 	left := max(limit-began.Sub(j.created), time.Second)
+	if j.submission > 0 {
+		left = max(left, recoverLimit) // it had its place already: its ComfyUI may be starting again
+	}
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		ScheduleToCloseTimeout: left,
-		StartToCloseTimeout:    time.Minute,
+		StartToCloseTimeout:    warmUpAttempt,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.3, MaximumInterval: 5 * time.Second},
 		Summary:                "find a ComfyUI that is ready for this graph",
 	})
 	var place *activities.Placement
 	if err := workflow.ExecuteActivity(ctx, comfy.ActivityWarmUp, j.Job).Get(ctx, &place); err != nil {
-		return nil, err
+		return nil, late(err, comfy.Failure{Code: comfy.BackendUnavailable, Message: "no ComfyUI was ready within the time to start"})
 	}
 	j.coldStart += workflow.Now(ctx).Sub(began)
 	j.status.Backend = place.Pool.Name
@@ -121,32 +130,77 @@ func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 	return place, nil
 }
 
-// prompt hands the next submission to the backend and waits for its end.
+// prompt hands the next submission to the backend and waits for its end. However it ends, nothing of it runs on.
 func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backend.Outcome, error) {
 	j.submission++
 	j.status.Attempts = j.submission
 	j.say(ctx, comfy.PhaseQueued, "submission %d to %s", j.submission, place.Pool.Name)
-	deadline := j.created.Add(place.StartTimeout + place.RunTimeout)
-	startBy := j.created.Add(place.StartTimeout)
-	if j.runs > 0 {
-		startBy = deadline // it had started in time once
+	in := activities.PromptInput{
+		Job: j.Job, Placement: *place, Submission: j.submission, Fresh: j.fresh,
+		StartBy: j.created.Add(place.StartTimeout), Deadline: j.created.Add(place.StartTimeout + place.RunTimeout),
 	}
-	left := max(deadline.Sub(workflow.Now(ctx)), time.Second)
-	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue:              comfy.PromptTaskQueue(place.Pool.Name),
-		ScheduleToStartTimeout: max(startBy.Sub(workflow.Now(ctx)), time.Second),
-		// The activity keeps its limits itself, and says which; this is the server's back-stop.
-		ScheduleToCloseTimeout: left + time.Minute,
+	if j.runs > 0 {
+		in.StartBy = in.Deadline // it had started in time once
+	}
+	for {
+		var out *backend.Outcome
+		err := workflow.ExecuteActivity(j.promptOptions(ctx, in), comfy.ActivityPrompt, in).Get(ctx, &out)
+		var timeout *temporal.TimeoutError
+		var canceled *temporal.CanceledError
+		if !errors.As(err, &timeout) && !errors.As(err, &canceled) {
+			return out, err
+		}
+		if timeout != nil {
+			in.Earlier = lastWord(timeout, in.Earlier)
+			if onlyAway(timeout, in.Earlier) && workflow.Now(ctx).Before(in.Deadline) {
+				continue // the prompt may well run: whoever serves the pool next goes on with it
+			}
+		}
+		if !activities.Stopped(err) {
+			j.stop(ctx, in)
+		}
+		f := comfy.Failure{Code: comfy.BackendUnavailable, Message: "no GPU was free within the time to start"}
+		if in.Earlier != nil && !in.Earlier.RunningSince.IsZero() {
+			f = comfy.Failure{Code: comfy.Timeout, Message: "the job did not end within its limit"}
+		}
+		return nil, late(err, f)
+	}
+}
+
+// promptOptions let a prompt wait for a slot, and bound all its attempts by the job's deadline. The activity keeps its
+// limits itself, and says which; these are the server's back-stop.
+func (j *job) promptOptions(ctx workflow.Context, in activities.PromptInput) workflow.Context {
+	wait := in.StartBy
+	if in.Earlier != nil {
+		wait = in.Deadline
+	}
+	now := workflow.Now(ctx)
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              comfy.PromptTaskQueue(in.Placement.Pool.Name),
+		ScheduleToStartTimeout: max(wait.Sub(now), time.Second),
+		ScheduleToCloseTimeout: max(in.Deadline.Sub(now), time.Second) + time.Minute,
 		HeartbeatTimeout:       heartbeatTimeout,
 		WaitForCancellation:    true, // so that the job is not called canceled while the GPU works for it
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 5 * time.Second},
-		Summary:                fmt.Sprintf("run on %s, submission %d", place.Pool.Name, j.submission),
+		Summary:                fmt.Sprintf("run on %s, submission %d", in.Placement.Pool.Name, in.Submission),
 	})
-	var out *backend.Outcome
-	err := workflow.ExecuteActivity(ctx, comfy.ActivityPrompt, activities.PromptInput{
-		Job: j.Job, Placement: *place, Submission: j.submission, StartBy: startBy, Deadline: deadline, Fresh: j.fresh,
-	}).Get(ctx, &out)
-	return out, err
+}
+
+// stop makes sure that a prompt which no activity follows any more does not run on, as long as a worker can be found.
+func (j *job) stop(ctx workflow.Context, in activities.PromptInput) {
+	j.say(ctx, comfy.PhaseCanceling, "stopping submission %d", in.Submission)
+	ctx, done := workflow.NewDisconnectedContext(ctx)
+	defer done()
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              comfy.CollectTaskQueue(in.Placement.Pool.Name, in.Placement.Pool.HostBound),
+		ScheduleToCloseTimeout: stopLimit,
+		StartToCloseTimeout:    30 * time.Second,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 5 * time.Second},
+		Summary:                fmt.Sprintf("stop submission %d", in.Submission),
+	})
+	if err := workflow.ExecuteActivity(ctx, comfy.ActivityStop, in).Get(ctx, nil); err != nil {
+		workflow.GetLogger(ctx).Warn("nobody could stop the prompt; what it makes is thrown away", "error", err)
+	}
 }
 
 // collect stores what the prompt has made.
@@ -164,7 +218,10 @@ func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *ba
 	err := workflow.ExecuteActivity(ctx, comfy.ActivityCollect, activities.CollectInput{
 		JobID: j.ID, Outcome: *out, StripMetadata: j.Request.StripMetadata,
 	}).Get(ctx, &c)
-	return c, err
+	if err != nil {
+		return nil, late(err, comfy.Failure{Code: comfy.OutputLost, Message: "the outputs could not be collected: no worker that reaches their backend was there"})
+	}
+	return c, nil
 }
 
 // say keeps the query's answer and the Temporal UI's "current details" in step.

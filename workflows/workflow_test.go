@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
@@ -27,6 +28,7 @@ type script struct {
 	prompt  func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error)
 	collect func(ctx context.Context, in activities.CollectInput) (*activities.Collected, error)
 
+	stops     []activities.PromptInput
 	prompts   []activities.PromptInput
 	collected []activities.CollectInput
 }
@@ -60,6 +62,11 @@ func (s *script) Collect(ctx context.Context, in activities.CollectInput) (*acti
 	return &activities.Collected{Images: []comfy.Output{{Filename: "a.png", NodeID: "1", SHA256: "abc"}}}, nil
 }
 
+func (s *script) Stop(_ context.Context, in activities.PromptInput) error {
+	s.stops = append(s.stops, in)
+	return nil
+}
+
 func newEnv(t *testing.T, s *script) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
@@ -67,6 +74,7 @@ func newEnv(t *testing.T, s *script) *testsuite.TestWorkflowEnvironment {
 	env.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
 	env.RegisterActivityWithOptions(s.WarmUp, activity.RegisterOptions{Name: comfy.ActivityWarmUp})
 	env.RegisterActivityWithOptions(s.Prompt, activity.RegisterOptions{Name: comfy.ActivityPrompt})
+	env.RegisterActivityWithOptions(s.Stop, activity.RegisterOptions{Name: comfy.ActivityStop})
 	env.RegisterActivityWithOptions(s.Collect, activity.RegisterOptions{Name: comfy.ActivityCollect})
 	return env
 }
@@ -235,7 +243,7 @@ func TestCancel(t *testing.T) {
 			case <-time.After(10 * time.Millisecond):
 			}
 		}
-		return temporal.NewCanceledError()
+		return temporal.NewCanceledError("stopped") // as Prompt does when it has stopped its prompt
 	}
 	for name, s := range map[string]*script{
 		"warming": {warmUp: func(context.Context, activities.Job) (*activities.Placement, error) {
@@ -260,6 +268,85 @@ func TestCancel(t *testing.T) {
 			require.Equal(t, comfy.Canceled, f.Code)
 		})
 	}
+}
+
+// TestCancelBetweenAttempts: Temporal cancels an activity that no worker is at by itself, and then nobody has stopped the prompt.
+func TestCancelBetweenAttempts(t *testing.T) {
+	s := &script{prompt: func(context.Context, activities.PromptInput) (*backend.Outcome, error) {
+		return nil, temporal.NewApplicationError("the worker has stopped", string(comfy.BackendLost))
+	}}
+	env := newEnv(t, s)
+	env.RegisterDelayedCallback(env.CancelWorkflow, 100*time.Millisecond)
+	_, f := run(t, env, request)
+	require.Equal(t, comfy.Canceled, f.Code)
+	require.Len(t, s.stops, 1)
+	require.Equal(t, 1, s.stops[0].Submission)
+}
+
+// TestWorkerAwayForTooLong: a prompt that runs is not given up because its worker is away longer than the time to start.
+func TestWorkerAwayForTooLong(t *testing.T) {
+	s := &script{}
+	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
+		if in.Earlier == nil {
+			h := backend.Handle{Pool: "url", PromptID: "p"}
+			return nil, temporal.NewTimeoutError(enums.TIMEOUT_TYPE_SCHEDULE_TO_START, nil, activities.Heartbeat{Handle: &h, RunningSince: time.Now()})
+		}
+		s.prompt = nil
+		return s.Prompt(ctx, in)
+	}
+	res, f := run(t, newEnv(t, s), request)
+	require.Nil(t, f)
+	require.Equal(t, 1, res.Attempts, "the same submission")
+	require.Equal(t, "p", s.prompts[len(s.prompts)-1].Earlier.Handle.PromptID)
+	require.Empty(t, s.stops)
+}
+
+// TestPromptTimesOut: the code tells whether it had run.
+func TestPromptTimesOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		hb   []any
+		code comfy.Code
+	}{
+		"never begun": {nil, comfy.BackendUnavailable},
+		"had run":     {[]any{activities.Heartbeat{Handle: &backend.Handle{PromptID: "p"}, RunningSince: time.Now()}}, comfy.Timeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &script{prompt: func(context.Context, activities.PromptInput) (*backend.Outcome, error) {
+				return nil, temporal.NewTimeoutError(enums.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, nil, c.hb...)
+			}}
+			_, f := run(t, newEnv(t, s), request)
+			require.Equal(t, c.code, f.Code)
+			require.Len(t, s.stops, 1, "nothing runs on after the end")
+		})
+	}
+}
+
+// TestLostAfterItsTimeToStart: a job that was lost late still waits for its ComfyUI to come back.
+func TestLostAfterItsTimeToStart(t *testing.T) {
+	s := &script{}
+	asked := 0
+	s.warmUp = func(ctx context.Context, j activities.Job) (*activities.Placement, error) {
+		asked++
+		if asked > 1 && asked < 6 {
+			return nil, temporal.NewApplicationErrorWithOptions("starting", string(comfy.BackendUnavailable), temporal.ApplicationErrorOptions{
+				NextRetryDelay: 10 * time.Second,
+				Details:        []any{activities.Failure{Failure: comfy.Failure{Code: comfy.BackendUnavailable, Message: "starting"}}},
+			})
+		}
+		return &activities.Placement{Pool: backend.Pool{Name: "url", Kind: "url"}, StartTimeout: time.Second, RunTimeout: 30 * time.Minute}, nil
+	}
+	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
+		if in.Submission == 1 {
+			return nil, fails(comfy.BackendLost, true, true)
+		}
+		s.prompt = nil
+		return s.Prompt(ctx, in)
+	}
+	req := request
+	req.StartTimeoutSeconds = 1
+	res, f := run(t, newEnv(t, s), req)
+	require.Nil(t, f)
+	require.Equal(t, 2, res.Attempts)
 }
 
 func TestQueryFollowsThePhases(t *testing.T) {

@@ -12,6 +12,9 @@ import (
 // Cancel implements [backend.Backend]. A node that does not look up cannot be interrupted, so it may take as long as
 // that node. A server that has refused connections for a while runs nothing any more.
 func (b *Backend) Cancel(ctx context.Context, h backend.Handle) error {
+	if h.Server == "" {
+		return errors.Join(b.each(func(s *server) error { return s.stop(ctx, h.PromptID) })...)
+	}
 	s := b.find(h.Server)
 	if s == nil {
 		return backend.Errorf(comfy.BackendUnavailable, "the server %s that had the prompt is not configured any more", h.Server)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/shirou/gopsutil/v4/process"
 	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/internal/fakecomfy"
 )
 
 // TestKilledInMidJob kills everything of ours while ComfyUI works: the next start goes on with the same prompt (F3, F5).
@@ -107,6 +109,28 @@ func TestComfyUIOutlivesUs(t *testing.T) {
 	alive, err := process.PidExists(int32(pid))
 	require.NoError(t, err)
 	require.False(t, alive, "it stops with us")
+}
+
+// TestCanceledBeforeAnybodyFollowsAgain: comfyd dies, comes back, and the job is canceled before it has found its prompt
+// again. Nothing runs on after the end of its job.
+func TestCanceledBeforeAnybodyFollowsAgain(t *testing.T) {
+	s := fakecomfy.New(t)
+	gate := s.Hold("EmptyImage")
+	p := prepare(t, "COMFYD_BACKEND=url", "COMFYUI_URLS="+s.URL)
+	p.start()
+	id := p.submit(noise(1))
+	gate.Reached()
+	p.kill()
+	p.start()
+	code, body, err := p.request("POST", "/cancel/"+id, nil)
+	require.NoError(t, err)
+	require.Equal(t, 202, code, "%v", body)
+	require.Eventually(t, func() bool { return len(s.Interrupts()) > 0 }, time.Minute, 20*time.Millisecond, "the prompt is interrupted")
+	gate.Open()
+	status := p.finish(id)
+	require.Equal(t, "canceled", status["code"], "%v", status)
+	require.Equal(t, 1, s.TotalRuns())
+	p.signal(syscall.SIGTERM)
 }
 
 func prepareLocal(t *testing.T) *comfyd {

@@ -78,7 +78,11 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 func greet(cmd *cobra.Command, c *config.Config, a *app.App) {
 	out := cmd.OutOrStdout()
 	if a.Address() != "" {
-		fmt.Fprintf(out, "API          http://%s\n", a.Address())
+		scheme := "http"
+		if c.TLSCert != "" {
+			scheme = "https"
+		}
+		fmt.Fprintf(out, "API          %s://%s\n", scheme, a.Address())
 		if c.APIKeys == "" {
 			fmt.Fprintf(out, "API key      %s/api-key\n", c.DataDir)
 		}

@@ -66,6 +66,15 @@ func (a *App) Address() string {
 // Failed delivers the error with which a part has ended by itself.
 func (a *App) Failed() <-chan error { return a.failed }
 
+// fail keeps the first error for Failed.
+func (a *App) fail(err error) {
+	select {
+	case a.failed <- err:
+	default:
+		a.log.WithError(err).Error("another part has failed")
+	}
+}
+
 // Start brings everything up. When it fails, nothing is left running.
 func (a *App) Start(ctx context.Context) (err error) {
 	defer func() {
@@ -104,6 +113,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if a.role != API {
 		w := worker.New(worker.Options{
 			Client: temporal, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
+			Fatal: func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
 		})
 		if err := w.Start(); err != nil {
 			return err
@@ -169,7 +179,7 @@ func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catal
 	go func() {
 		defer close(served)
 		if err := s.Serve(a.listener); err != nil {
-			a.failed <- fmt.Errorf("the API has stopped: %w", err)
+			a.fail(fmt.Errorf("the API has stopped: %w", err))
 		}
 	}()
 	a.later(func(ctx context.Context) {

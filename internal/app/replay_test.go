@@ -43,6 +43,10 @@ func TestReplay(t *testing.T) {
 	for name, id := range ends {
 		t.Run(name, func(t *testing.T) {
 			h := fetch(t, c, id)
+			for _, e := range h.Events {
+				require.NotEqual(t, comfy.ActivityStop, e.GetActivityTaskScheduledEventAttributes().GetActivityType().GetName(),
+					"the activity that ran the prompt has stopped it, and nobody need do so again")
+			}
 			r := worker.NewWorkflowReplayer()
 			r.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
 			require.NoError(t, r.ReplayWorkflowHistory(nil, h))

@@ -31,12 +31,9 @@ func searchAttributes() map[string]enums.IndexedValueType {
 
 // temporal connects to the Temporal server of the environment, or to the one that it starts in this process.
 func (a *App) temporal(ctx context.Context) (client.Client, error) {
-	options, err := envconfig.LoadDefaultClientOptions()
-	if err != nil {
-		return nil, fmt.Errorf("the TEMPORAL_* settings: %w", err)
-	}
-	options.Namespace = a.config.TemporalNamespace
-	if a.config.Embedded() {
+	var options client.Options
+	if a.config.Embedded() { // TLS and keys of another Temporal must not be tried on ours
+		options.Namespace = a.config.TemporalNamespace
 		s, err := embedded.Start(ctx, embedded.Options{
 			DataDir: a.config.DataDir, Listen: a.config.TemporalListen, UIListen: a.config.TemporalUIListen,
 			Namespace: a.config.TemporalNamespace, Retention: time.Duration(a.config.Retention),
@@ -48,6 +45,14 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 		a.later(func(context.Context) { a.note("stopping the embedded Temporal", s.Stop()) })
 		a.TemporalAddress, a.TemporalUI = s.Address(), s.UIAddress()
 		options.HostPort = s.Address()
+	} else {
+		var err error
+		if options, err = envconfig.LoadDefaultClientOptions(); err != nil {
+			return nil, fmt.Errorf("the TEMPORAL_* settings: %w", err)
+		}
+		if options.Namespace == "" {
+			options.Namespace = a.config.TemporalNamespace
+		}
 	}
 	options.Logger = logs.Temporal(a.log)
 	ctx, done := context.WithTimeout(ctx, dialTimeout)

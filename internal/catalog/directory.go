@@ -21,6 +21,10 @@ const (
 	directoryAge = time.Second
 	// refreshEvery bounds how often clients with bad workflows can make the backends list their nodes and models.
 	refreshEvery = 2 * time.Second
+	// checkTimeout is what a slow store may take of a submission's time before the graph is accepted unchecked.
+	checkTimeout = 2 * time.Second
+	// forgetAfter is when the record of a worker that was killed is removed.
+	forgetAfter = 24 * time.Hour
 	// maxRecord and maxCatalog bound what is read from the store.
 	maxRecord  = 1 << 20
 	maxCatalog = 256 << 20
@@ -38,6 +42,7 @@ type Directory struct {
 	mu        sync.Mutex
 	records   []Record
 	read      time.Time
+	failed    error // of that read
 	refreshed time.Time
 	catalogs  map[string]*Catalog // by reference
 }
@@ -100,9 +105,11 @@ func (d *Directory) Check(ctx context.Context, g *comfy.Graph, inputs []string, 
 
 // check says whether fresher knowledge could change its mind, too.
 func (d *Directory) check(ctx context.Context, g *comfy.Graph, inputs []string, pool string) (_ *comfy.Failure, fixable bool) {
+	ctx, done := context.WithTimeout(ctx, checkTimeout)
+	defer done()
 	records, catalogs, err := d.load(ctx)
 	if err != nil {
-		records = nil
+		records = nil // in doubt, accept
 	}
 	var first *comfy.Failure
 	var known []string
@@ -175,32 +182,44 @@ func (d *Directory) load(ctx context.Context) ([]Record, map[string]*Catalog, er
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if time.Since(d.read) < directoryAge {
-		return d.records, d.catalogs, nil
+		return d.records, d.catalogs, d.failed
 	}
+	records, err := d.fresh(ctx)
+	catalogs := map[string]*Catalog{}
+	if err == nil {
+		catalogs, err = d.parse(ctx, records)
+	}
+	d.records, d.catalogs, d.failed, d.read = records, catalogs, err, time.Now()
+	return records, catalogs, err
+}
+
+// fresh reads the records that are renewed. Their age is the store's word, so that no two clocks are compared but its
+// own and ours.
+func (d *Directory) fresh(ctx context.Context) ([]Record, error) {
 	var records []Record
 	for b, err := range d.blobs.List(ctx, recordPrefix) {
 		if err != nil {
-			return nil, nil, fmt.Errorf("reading what the workers have published: %w", err)
+			return nil, fmt.Errorf("reading what the workers have published: %w", err)
+		}
+		if age := time.Since(b.Modified); !b.Modified.IsZero() && age > staleAfter {
+			if age > forgetAfter {
+				_ = d.blobs.Delete(ctx, b.Key) // another reader will, otherwise
+			}
+			continue
 		}
 		var r Record
 		err := d.decode(ctx, b.Key, &r)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // its worker has just stopped
+		var unreadable *json.SyntaxError
+		if errors.Is(err, fs.ErrNotExist) || errors.As(err, &unreadable) {
+			continue // its worker has just stopped; or it is none of ours
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		if time.Since(r.At) < staleAfter {
-			records = append(records, r)
-		}
+		records = append(records, r)
 	}
 	slices.SortStableFunc(records, func(a, b Record) int { return a.Order - b.Order })
-	catalogs, err := d.parse(ctx, records)
-	if err != nil {
-		return nil, nil, err
-	}
-	d.records, d.catalogs, d.read = records, catalogs, time.Now()
-	return records, catalogs, nil
+	return records, nil
 }
 
 // parse keeps the catalogues that are named still and reads the new ones.

@@ -156,6 +156,9 @@ func (c *Config) check() error {
 			return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "local, url or modal, or several of them separated by commas"}
 		}
 	}
+	if sorted := slices.Sorted(slices.Values(c.Backends)); len(slices.Compact(sorted)) != len(c.Backends) {
+		return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "each kind once; several servers go into COMFYUI_URLS"}
+	}
 	if slices.Contains(c.Backends, "url") && len(c.ComfyURLs) == 0 {
 		return &Error{"COMFYUI_URLS", "", "COMFYD_BACKEND=url needs the addresses of ComfyUI servers, such as http://127.0.0.1:8188"}
 	}
@@ -164,7 +167,7 @@ func (c *Config) check() error {
 	}
 	for _, u := range c.ComfyURLs {
 		if !isHTTP(u) {
-			return &Error{"COMFYUI_URLS", u, "an address such as http://127.0.0.1:8188, or several separated by commas"}
+			return &Error{"COMFYUI_URLS", withoutLogin(u), "an address such as http://127.0.0.1:8188, or several separated by commas"}
 		}
 	}
 	if c.StoreURL == "" {
@@ -286,7 +289,11 @@ func secretFile(name string) (string, error) {
 	b := make([]byte, 32)
 	rand.Read(b) // never fails
 	secret := hex.EncodeToString(b)
-	if err := os.WriteFile(name, []byte(secret+"\n"), 0o600); err != nil {
+	tmp := name + ".new" // a crash in between must not leave an empty key
+	if err := os.WriteFile(tmp, []byte(secret+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("writing %s: %w", tmp, err)
+	}
+	if err := os.Rename(tmp, name); err != nil {
 		return "", fmt.Errorf("writing %s: %w", name, err)
 	}
 	return secret, nil

@@ -35,6 +35,8 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		"backend":       {map[string]string{"COMFYD_BACKEND": "cuda"}, []string{"COMFYD_BACKEND", "cuda", "local, url or modal"}},
 		"no urls":       {map[string]string{"COMFYD_BACKEND": "url"}, []string{"COMFYUI_URLS", "http://127.0.0.1:8188"}},
 		"bad url":       {map[string]string{"COMFYD_BACKEND": "url", "COMFYUI_URLS": "gpu:8188"}, []string{"COMFYUI_URLS", "gpu:8188", "http://"}},
+		"twice":         {map[string]string{"COMFYD_BACKEND": "url,url", "COMFYUI_URLS": "http://a"}, []string{"COMFYD_BACKEND", "url,url", "COMFYUI_URLS"}},
+		"login":         {map[string]string{"COMFYD_BACKEND": "url", "COMFYUI_URLS": "me:secret@gpu"}, []string{"COMFYUI_URLS", "(hidden)@gpu"}},
 		"duration":      {map[string]string{"COMFYD_RUN_TIMEOUT": "soon"}, []string{"COMFYD_RUN_TIMEOUT", "soon", "30m"}},
 		"too long":      {map[string]string{"COMFYD_RUN_TIMEOUT": "25h"}, []string{"COMFYD_RUN_TIMEOUT", "25h", "24h"}},
 		"retention":     {map[string]string{"COMFYD_RETENTION": "0s"}, []string{"COMFYD_RETENTION", "0s", "1h"}},

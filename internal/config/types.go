@@ -50,6 +50,14 @@ func isHTTP(s string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
+// withoutLogin hides what may be a password, also in what is no address at all.
+func withoutLogin(s string) string {
+	if i := strings.LastIndex(s, "@"); i >= 0 {
+		return "(hidden)@" + s[i+1:]
+	}
+	return s
+}
+
 func abs(path string) string {
 	if a, err := filepath.Abs(path); err == nil {
 		return a

@@ -31,6 +31,22 @@ func TestDurable(t *testing.T) {
 	}
 }
 
+// Whoever sees the database sees all of it: a process killed at any moment leaves a whole one or none.
+func TestCreateIsAtomic(t *testing.T) {
+	d := newDatabase(t.TempDir())
+	made := make(chan error, 1)
+	go func() { made <- d.prepare(t.Context()) }()
+	for {
+		_, err := os.Stat(d.path)
+		if err == nil {
+			break
+		}
+		require.ErrorIs(t, err, os.ErrNotExist)
+	}
+	require.NoError(t, newDatabase(filepath.Dir(d.path)).check(t.Context()))
+	require.NoError(t, <-made)
+}
+
 func TestPrepareIsPrivateAndRepeatable(t *testing.T) {
 	d := prepared(t)
 	require.NoError(t, d.prepare(t.Context()))

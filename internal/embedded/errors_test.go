@@ -57,8 +57,8 @@ func TestWrongStarts(t *testing.T) {
 	}{
 		"no folder":      {func(_ *testing.T, o *Options) { o.DataDir = "" }, BadOptions, "DataDir"},
 		"retention":      {func(_ *testing.T, o *Options) { o.Retention = time.Minute }, BadOptions, "COMFYD_RETENTION"},
-		"frontend taken": {func(_ *testing.T, o *Options) { o.Listen = taken.Addr().String() }, AddressTaken, "COMFYD_TEMPORAL_LISTEN"},
-		"UI taken":       {func(_ *testing.T, o *Options) { o.UIListen = taken.Addr().String() }, AddressTaken, "COMFYD_TEMPORAL_UI_LISTEN"},
+		"frontend taken": {func(_ *testing.T, o *Options) { o.Listen = taken.Addr().String() }, AddressTaken, "in use by another program: stop that program, or set COMFYD_TEMPORAL_LISTEN"},
+		"UI taken":       {func(_ *testing.T, o *Options) { o.UIListen = taken.Addr().String() }, AddressTaken, "in use by another program: stop that program, or set COMFYD_TEMPORAL_UI_LISTEN"},
 		"UI on the frontend's port": {func(t *testing.T, o *Options) {
 			ports, err := reserve(1)
 			require.NoError(t, err)
@@ -83,6 +83,9 @@ func TestWrongStarts(t *testing.T) {
 			clear(b[4096*2 : len(b)/2])
 			write(databaseFile, b)(t, o)
 		}, Corrupt, "backup"},
+		"two tables on one page": {altered("PRAGMA writable_schema = 1",
+			"UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'shards') WHERE name = 'namespaces'",
+		), Corrupt, "2nd reference to page"},
 		"log without database": {write(databaseFile+"-wal", []byte("frames")), Corrupt, databaseFile + "-wal"},
 		"empty with log": {func(t *testing.T, o *Options) {
 			write(databaseFile, nil)(t, o)

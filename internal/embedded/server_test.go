@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -47,6 +48,10 @@ func TestStartRunStop(t *testing.T) {
 	code, page := get(t, "http://"+s.UIAddress()+"/namespaces/default/workflows")
 	require.Equal(t, http.StatusOK, code)
 	require.Contains(t, page, "<!doctype html>")
+	script := regexp.MustCompile(`/_app/[^"]+\.js`).FindString(page)
+	require.NotEmpty(t, script)
+	code, _ = get(t, "http://"+s.UIAddress()+script)
+	require.Equal(t, http.StatusOK, code, script)
 	code, body := get(t, "http://"+s.UIAddress()+"/api/v1/namespaces/default/workflows/job-1")
 	require.Equal(t, http.StatusOK, code, body)
 	require.Contains(t, body, "WORKFLOW_EXECUTION_STATUS_COMPLETED")
