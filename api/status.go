@@ -15,6 +15,9 @@ import (
 
 const (
 	maxWait = 60 * time.Second
+	// longPoll is how long Temporal is trusted to tell of an end: its server drops some of these messages (two changes
+	// close together, seen with 1.32.1), and asks again by itself only after 20 s.
+	longPoll = 5 * time.Second
 	// maxWaiters is how many requests may wait for an end at a time; each holds one long poll at Temporal. Those above
 	// are answered at once, as if they had not asked to wait.
 	maxWaiters = 512
@@ -67,8 +70,19 @@ func (s *Server) awaitEnd(j *job, wait time.Duration) bool {
 	}
 	ctx, cancel := context.WithTimeout(s.draining, wait)
 	defer cancel()
-	// Why it ended is read again in one place for all; a Temporal that does not answer shows there as well.
-	_ = s.temporal.GetWorkflow(ctx, j.id, j.runID).Get(ctx, nil)
+	for ctx.Err() == nil {
+		slice, done := context.WithTimeout(ctx, longPoll)
+		// Why it ended is read again in one place for all; a Temporal that does not answer shows there as well.
+		_ = s.temporal.GetWorkflow(slice, j.id, j.runID).Get(slice, nil)
+		told := slice.Err() == nil
+		done()
+		if told {
+			break
+		}
+		if now, err := s.freshJob(j.id, j.tenant); err != nil || now.ended() {
+			break
+		}
+	}
 	return true
 }
 

@@ -29,9 +29,10 @@ const (
 	// stickyTimeout is how long a workflow task waits for the worker that has the workflow in memory before any
 	// other may take it; it bounds how long a job rests after that worker's death.
 	stickyTimeout = 2 * time.Second
-	// heartbeatThrottle lets through one heartbeat each two seconds, for progress that is worth reading. It is the
-	// time limit of a heartbeat, too: were it shorter, each stall of Temporal's database would end every attempt.
-	heartbeatThrottle = 2 * time.Second
+	// heartbeatThrottle lets through one heartbeat each second, for progress that is worth reading; the SDK's default,
+	// four fifths of the heartbeat timeout, would leave it seconds old. It is the time limit of a heartbeat, too: while
+	// Temporal's database stalls for longer, attempts end, and go on by their handles.
+	heartbeatThrottle = time.Second
 	// maxSteps is how many warm-ups and collections run at once in one worker. Most of them wait.
 	maxSteps = 1000
 )

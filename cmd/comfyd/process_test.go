@@ -200,7 +200,8 @@ func slow(t *testing.T, name string) json.RawMessage {
 	h := fnv.New32()
 	_, _ = h.Write([]byte(name)) // never fails
 	// The node ignores this input for images.
-	return bytes.Replace(raw, []byte(`"temporal_size": 64`), fmt.Appendf(nil, `"temporal_size": %d`, 64+h.Sum32()%4000), 1)
+	raw = bytes.Replace(raw, []byte(`"temporal_size": 64`), fmt.Appendf(nil, `"temporal_size": %d`, 64+h.Sum32()%4000), 1)
+	return bytes.ReplaceAll(raw, []byte("1536"), []byte("2304"))
 }
 
 func noise(seed int) json.RawMessage {

@@ -173,7 +173,8 @@ func testdata(t *testing.T, name string) []byte {
 func slow(t *testing.T) json.RawMessage {
 	n := 65 + time.Now().UnixNano()%4000
 	// The node ignores this input for images.
-	return bytes.Replace(testdata(t, "long_progress.json"), []byte(`"temporal_size": 64`), fmt.Appendf(nil, `"temporal_size": %d`, n), 1)
+	raw := bytes.Replace(testdata(t, "long_progress.json"), []byte(`"temporal_size": 64`), fmt.Appendf(nil, `"temporal_size": %d`, n), 1)
+	return bytes.ReplaceAll(raw, []byte("1536"), []byte("2304"))
 }
 
 // graph writes a workflow that makes one plain picture.

@@ -44,6 +44,15 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 		}
 		a.later(func(context.Context) { a.note("stopping the embedded Temporal", s.Stop()) })
 		a.TemporalAddress, a.TemporalUI = s.Address(), s.UIAddress()
+		gone := make(chan struct{})
+		a.later(func(context.Context) { close(gone) })
+		go func() {
+			select {
+			case err := <-s.Failed():
+				a.fail(fmt.Errorf("the embedded Temporal has stopped: %w", err))
+			case <-gone:
+			}
+		}()
 		options.HostPort = s.Address()
 	} else {
 		var err error
