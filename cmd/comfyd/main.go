@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/comfyd/comfyd/internal/cli"
+	"github.com/comfyd/comfyd/internal/config"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -17,7 +18,10 @@ var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := root(version).ExecuteContext(ctx)
+	err := config.DotEnv()
+	if err == nil {
+		err = root(version).ExecuteContext(ctx)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "comfyd:", err)

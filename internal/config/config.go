@@ -71,15 +71,18 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s=%q is not allowed: %s", e.Name, e.Value, e.Allowed)
 }
 
-// Load reads .env in the current folder, where there is one, and the environment, which wins. It makes the data folder,
-// the API key and the signing key where they are missing.
+// DotEnv adds the lines of .env in the current folder, where there is one, to the environment, which wins: our own
+// settings, and those that Temporal's and the stores' libraries read themselves.
+func DotEnv() error {
+	if err := godotenv.Load(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf(".env cannot be read: %w", err)
+	}
+	return nil
+}
+
+// Load reads the environment. It makes the data folder, the API key and the signing key where they are missing.
 func Load() (*Config, error) {
 	vars := map[string]string{}
-	file, err := godotenv.Read()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf(".env cannot be read: %w", err)
-	}
-	maps.Copy(vars, file)
 	for _, kv := range os.Environ() {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
@@ -88,26 +91,7 @@ func Load() (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := exportTemporal(file); err != nil {
-		return nil, err
-	}
 	return c, c.secrets()
-}
-
-// exportTemporal hands the TEMPORAL_* and MODAL_* lines of .env to the libraries that read the environment themselves.
-func exportTemporal(file map[string]string) error {
-	for k, v := range file {
-		if !strings.HasPrefix(k, "TEMPORAL_") && !strings.HasPrefix(k, "MODAL_") && !strings.HasPrefix(k, "AWS_") {
-			continue
-		}
-		if _, set := os.LookupEnv(k); set {
-			continue
-		}
-		if err := os.Setenv(k, v); err != nil {
-			return fmt.Errorf("%s from .env: %w", k, err)
-		}
-	}
-	return nil
 }
 
 // Parse makes a Config of variables, and changes nothing anywhere. Errors are *Error.

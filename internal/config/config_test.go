@@ -112,3 +112,19 @@ func TestEverySettingIsInTheReadme(t *testing.T) {
 		require.Contains(t, string(readme), "`"+string(n[1])+"`")
 	}
 }
+
+func TestDotEnv(t *testing.T) {
+	t.Chdir(t.TempDir())
+	require.NoError(t, DotEnv(), "no file is no error")
+	t.Setenv("COMFYD_LOG_LEVEL", "warn")
+	t.Setenv("COMFYD_RETENTION", "") // so that the test's end takes back what the file sets
+	require.NoError(t, os.Unsetenv("COMFYD_RETENTION"))
+	require.NoError(t, os.WriteFile(".env", []byte("# a comment\nCOMFYD_LOG_LEVEL=debug\nCOMFYD_RETENTION=3d\n"), 0o600))
+	require.NoError(t, DotEnv())
+	c, err := Load()
+	require.NoError(t, err)
+	require.Equal(t, "warn", c.LogLevel, "the environment wins")
+	require.Equal(t, 72*time.Hour, time.Duration(c.Retention))
+	require.NoError(t, os.WriteFile(".env", []byte("no equals sign\n"), 0o600))
+	require.ErrorContains(t, DotEnv(), ".env")
+}
