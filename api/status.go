@@ -74,13 +74,17 @@ func (s *Server) awaitEnd(j *job, wait time.Duration) bool {
 		slice, done := context.WithTimeout(ctx, longPoll)
 		// Why it ended is read again in one place for all; a Temporal that does not answer shows there as well.
 		_ = s.temporal.GetWorkflow(slice, j.id, j.runID).Get(slice, nil)
-		told := slice.Err() == nil
+		early := slice.Err() == nil
 		done()
-		if told {
+		now, err := s.freshJob(j.id, j.tenant)
+		if err == nil && now.ended() || err != nil && asError(err).Code == CodeNotFound {
 			break
 		}
-		if now, err := s.freshJob(j.id, j.tenant); err != nil || now.ended() {
-			break
+		if early { // Temporal had a word of its own, such as that it is busy
+			select {
+			case <-ctx.Done():
+			case <-time.After(openFor):
+			}
 		}
 	}
 	return true

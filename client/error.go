@@ -45,8 +45,11 @@ func (e *Error) As(target any) bool {
 	return true
 }
 
-// Busy says that the server answered, but could not take the request now: 408, 429 or 5xx.
+// Busy says that the server answered, but could not take the request now: 408, 429 or 5xx, other than a lost output.
 func (e *Error) Busy() bool {
+	if e.Code == "output_lost" { // it does not come back
+		return false
+	}
 	return e.HTTPStatus == http.StatusRequestTimeout || e.HTTPStatus == http.StatusTooManyRequests || e.HTTPStatus >= 500
 }
 

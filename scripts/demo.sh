@@ -19,7 +19,6 @@ echo "waiting for ComfyUI (its first start takes half a minute) ..."
 wait_for "$url/readyz" 300 "$comfyd" || { echo "comfyd did not become ready: $(curl -s "$url/readyz")"; exit 1; }
 
 bin/comfyd submit examples/two_images.json --url "$url" --out demo/images
-key=$(cat "$COMFYD_DATA_DIR/api-key")
 cat <<END
 
 The images are in demo/images, $((SECONDS - began)) s after the start.
@@ -27,7 +26,8 @@ The images are in demo/images, $((SECONDS - began)) s after the start.
   API          $url        (key: $COMFYD_DATA_DIR/api-key)
   Temporal UI  http://${COMFYD_TEMPORAL_UI_LISTEN:-127.0.0.1:8233}
 
-  curl -s -H "Authorization: Bearer $key" $url/readyz
+  COMFYD_DATA_DIR=$COMFYD_DATA_DIR bin/comfyd submit examples/two_images.json --url $url
+  curl -s $url/readyz
 
 END
 [ -n "${COMFYD_DEMO_ONCE:-}" ] && exit 0

@@ -154,10 +154,24 @@ func promptBody(p *backend.Prompt, pl *plan, paths map[string]string) ([]byte, e
 	for _, l := range p.Graph.Links() {
 		links[[2]string{l.Node, l.Input}] = true
 	}
+	// A prompt that reads like a file's name stays as it is. Some nodes take a path as text, so a name with an
+	// extension counts there too, but never as the prefix of what is saved.
+	inText := map[string]string{}
+	for name, at := range paths {
+		if path.Ext(name) != "" {
+			inText[name] = at
+		}
+	}
 	graph := p.Graph.Rewrite(
 		func(node, input string, value json.RawMessage) json.RawMessage {
 			if links[[2]string{node, input}] {
 				return nil // ["2", 0] is a node, also where a file is called "2"
+			}
+			if pl.isText != nil && pl.isText(p.Graph.Nodes[node].ClassType, input) {
+				if input == "filename_prefix" {
+					return nil
+				}
+				return replaceNames(value, inText)
 			}
 			return replaceNames(value, paths)
 		},

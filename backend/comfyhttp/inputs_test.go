@@ -119,3 +119,24 @@ func TestReadyKeepsToTheJobsOwnFiles(t *testing.T) {
 		require.Contains(t, e.NodeErrors, "1", name)
 	}
 }
+
+// A text that happens to read like a file's name is not a file.
+func TestTextsAreNotFiles(t *testing.T) {
+	g, err := comfy.ParseGraph([]byte(`{"1":{"class_type":"LoadImage","inputs":{"image":"cat"}},
+		"2":{"class_type":"StringConcatenate","inputs":{"string_a":"cat","string_b":"dog.png","delimiter":" "}},
+		"3":{"class_type":"PreviewAny","inputs":{"source":["2",0]}},
+		"4":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"dog.png"}}}`))
+	require.NoError(t, err)
+	p := newPlan(g, nil)
+	p.isText = func(_, input string) bool { return input != "image" && input != "images" && input != "source" }
+	body, err := promptBody(&backend.Prompt{ID: "id", Graph: g}, p, map[string]string{"cat": "comfyd/job/1_cat", "dog.png": "comfyd/job/2_dog.png"})
+	require.NoError(t, err)
+	var posted struct {
+		Prompt map[string]struct{ Inputs map[string]any }
+	}
+	require.NoError(t, json.Unmarshal(body, &posted))
+	require.Equal(t, "comfyd/job/1_cat", posted.Prompt["1"].Inputs["image"])
+	require.Equal(t, "cat", posted.Prompt["2"].Inputs["string_a"])
+	require.Equal(t, "comfyd/job/2_dog.png", posted.Prompt["2"].Inputs["string_b"], "some nodes take a path as text")
+	require.Equal(t, "dog.png", posted.Prompt["4"].Inputs["filename_prefix"])
+}

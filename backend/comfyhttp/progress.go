@@ -14,6 +14,8 @@ type plan struct {
 	nodes   map[string]bool
 	sockets map[string]bool // those among them whose images come by socket only
 	links   map[string][]string
+	// isText tells the inputs that take free text; nil where nobody knows the classes.
+	isText func(class, input string) bool
 }
 
 func newPlan(g *comfy.Graph, outputs []string) *plan {

@@ -94,6 +94,9 @@ func (b *Backend) attach(ctx context.Context, p *backend.Prompt, h backend.Handl
 func (b *Backend) newRun(s *server, p *backend.Prompt, h backend.Handle, rec backend.Recorder) *run {
 	cat, _ := s.known()
 	pl := newPlan(p.Graph, outputNodes(cat, p.Graph))
+	if cat != nil {
+		pl.isText = cat.IsText
+	}
 	r := &run{b: b, s: s, p: p, h: h, rec: rec, plan: pl, track: newTracker(pl), frames: newFrames(),
 		log: b.log.WithFields(logrus.Fields{"call_id": p.JobID, "prompt_id": h.PromptID, "server": s.name})}
 	r.gone = func() *backend.Error {

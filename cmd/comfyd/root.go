@@ -24,6 +24,7 @@ func root(version string) *cobra.Command {
 		Short:         "Run ComfyUI as a durable service",
 		Long:          "comfyd runs ComfyUI workflows as durable jobs: submit over HTTP, poll, get the images, whatever dies in between.\nWithout a subcommand it serves.",
 		Args:          cobra.NoArgs,
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          run(app.Serve, version),

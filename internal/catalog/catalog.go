@@ -60,6 +60,12 @@ func Parse(objectInfo []byte) (*Catalog, error) {
 	return c, nil
 }
 
+// IsText tells whether a class declares an input as free text (STRING) rather than as a choice or a file.
+func (c *Catalog) IsText(class, input string) bool {
+	cl := c.classes[class]
+	return cl != nil && cl.inputs[input] != nil && cl.inputs[input].kind == "STRING"
+}
+
 // Has says whether this ComfyUI knows a node class.
 func (c *Catalog) Has(class string) bool { return c.classes[class] != nil }
 

@@ -135,14 +135,14 @@ type server struct {
 }
 
 func (s *server) flags(c *cobra.Command) {
-	c.Flags().StringVar(&s.url, "url", "", "address of comfyd (default $COMFYD_URL or http://127.0.0.1:8080)")
+	c.Flags().StringVar(&s.url, "url", "", "address of comfyd (default $COMFYD_URL, where comfyd listens here by $COMFYD_LISTEN, or http://127.0.0.1:8080)")
 	c.Flags().StringVar(&s.key, "key", "", "API key (default $COMFYD_API_KEY; for a comfyd on this machine the one in its data folder, $COMFYD_DATA_DIR or ./data)")
 	c.Flags().BoolVar(&s.json, "json", false, "print one JSON object in place of text")
 }
 
 // client makes the client that the flags and the environment ask for. screen shows failed tries.
 func (s *server) client(env Env, screen *screen) (*client.Client, error) {
-	address := first(s.url, env.Getenv("COMFYD_URL"), "http://127.0.0.1:8080")
+	address := first(s.url, env.Getenv("COMFYD_URL"), listening(env.Getenv("COMFYD_LISTEN")), "http://127.0.0.1:8080")
 	if !strings.Contains(address, "://") {
 		address = "http://" + address
 	}
@@ -172,6 +172,18 @@ func (s *server) apiKey(env Env, host string) (string, error) {
 		return "", fmt.Errorf("read the API key: %w; give it with --key or COMFYD_API_KEY", err)
 	}
 	return strings.TrimSpace(string(b)), nil
+}
+
+// listening is the address of a comfyd on this machine that was told to listen there.
+func listening(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return ""
+	}
+	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
 }
 
 func first(values ...string) string {

@@ -134,10 +134,12 @@ func (c *Config) check() error {
 	if err := c.checkAddresses(); err != nil {
 		return err
 	}
-	kinds := []string{"local", "url", "modal"}
 	for _, b := range c.Backends {
-		if !slices.Contains(kinds, b) {
-			return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "local, url or modal, or several of them separated by commas"}
+		if b == "modal" {
+			return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "modal is not built yet; local and url are"}
+		}
+		if b != "local" && b != "url" {
+			return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "local or url, or both, separated by a comma"}
 		}
 	}
 	if sorted := slices.Sorted(slices.Values(c.Backends)); len(slices.Compact(sorted)) != len(c.Backends) {
@@ -145,9 +147,6 @@ func (c *Config) check() error {
 	}
 	if slices.Contains(c.Backends, "url") && len(c.ComfyURLs) == 0 {
 		return &Error{"COMFYUI_URLS", "", "COMFYD_BACKEND=url needs the addresses of ComfyUI servers, such as http://127.0.0.1:8188"}
-	}
-	if slices.Contains(c.Backends, "modal") {
-		return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "modal is not built yet; local and url are"}
 	}
 	for _, u := range c.ComfyURLs {
 		if !isHTTP(u) {
@@ -157,8 +156,11 @@ func (c *Config) check() error {
 	if c.StoreURL == "" {
 		return &Error{"COMFYD_STORE_URL", "", "with TEMPORAL_ADDRESS set, name a store that every api and worker reaches, such as s3://bucket?region=us-east-1 or file:///a/shared/folder"}
 	}
-	if (c.TLSCert == "") != (c.TLSKey == "") {
-		return &Error{"COMFYD_TLS_CERT", c.TLSCert, "COMFYD_TLS_CERT and COMFYD_TLS_KEY go together"}
+	if c.TLSCert == "" && c.TLSKey != "" {
+		return &Error{"COMFYD_TLS_CERT", "", "it goes together with COMFYD_TLS_KEY"}
+	}
+	if c.TLSCert != "" && c.TLSKey == "" {
+		return &Error{"COMFYD_TLS_KEY", "", "it goes together with COMFYD_TLS_CERT"}
 	}
 	if c.PublicURL != "" && !isHTTP(c.PublicURL) {
 		return &Error{"COMFYD_PUBLIC_URL", c.PublicURL, "an address such as https://comfy.example.com"}
