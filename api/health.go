@@ -85,6 +85,6 @@ func (s *Server) partOf(name string, err error, text string) part {
 	if err == nil {
 		return part{OK: true}
 	}
-	s.log.WithError(err).WithField("part", name).Warn("not ready")
+	s.log.WithError(err).WithField("part", name).Debug("not ready")
 	return part{Error: text}
 }
