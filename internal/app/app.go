@@ -92,7 +92,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	}
 	blobs, err := store.Open(ctx, a.config.StoreURL)
 	if err != nil {
-		return fmt.Errorf("COMFYD_STORE_URL=%s: %w", a.config.StoreURL, err)
+		return fmt.Errorf("COMFYD_STORE_URL: %w", err) // not the value: somebody may have put credentials into it
 	}
 	a.later(func(context.Context) { a.note("closing the store", blobs.Close()) })
 	temporal, err := a.temporal(ctx)
