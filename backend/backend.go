@@ -63,6 +63,8 @@ type Pool struct {
 	// Slots is how many prompts may be handed over at once: two for each server, one running and one waiting, so that
 	// the GPU never idles between two jobs.
 	Slots int `json:"slots"`
+	// GPUs are the kinds that a job may ask for with "gpu"; none where the pool's hardware is what it is.
+	GPUs []string `json:"gpus,omitempty"`
 }
 
 // Server is one ComfyUI as last seen.
@@ -92,6 +94,10 @@ type Prompt struct {
 	Fresh bool
 	// StallTimeout is how long a running prompt may show no sign of life.
 	StallTimeout time.Duration
+	// RunTimeout is the job's limit, which the caller watches; a backend may need it for a limit of its own.
+	RunTimeout time.Duration
+	// GPU is one of the pool's GPUs, empty for any.
+	GPU string
 }
 
 // Input is a file that the graph names.
@@ -131,7 +137,7 @@ type Handle struct {
 	Submission int    `json:"submission"`
 	// Inputs are the paths of the job's files on the backend, for Release.
 	Inputs []string `json:"inputs,omitempty"`
-	// CallID is Modal's.
+	// CallID is Modal's function call; empty until that has been made.
 	CallID string `json:"call_id,omitempty"`
 	// From and To are set in an Outcome's handle: when the prompt ran, by the backend's clock. Release touches no output
 	// that was written at another time, so it wants that handle.

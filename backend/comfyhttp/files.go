@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/backend/comfyui"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -112,7 +113,7 @@ func (b *Backend) Release(ctx context.Context, h backend.Handle, files []backend
 func (b *Backend) removeInputs(ctx context.Context, s *server, h backend.Handle) error {
 	var own []RemotePath
 	for _, p := range h.Inputs {
-		if path.Clean(p) == p && strings.HasPrefix(p, inputRoot+"/") {
+		if path.Clean(p) == p && strings.HasPrefix(p, comfyui.InputRoot+"/") {
 			own = append(own, RemotePath{Folder: "input", Subfolder: path.Dir(p), Filename: path.Base(p)})
 		}
 	}
@@ -126,7 +127,7 @@ func (b *Backend) removeOutputs(ctx context.Context, s *server, h backend.Handle
 		if err != nil || e == nil {
 			return err
 		}
-		if from, to = e.times(); from.IsZero() || to.IsZero() {
+		if from, to = e.Times(); from.IsZero() || to.IsZero() {
 			return nil
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/backend/comfyui"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -73,7 +74,7 @@ func (r *run) follow(ctx context.Context, doubtful bool) (*backend.Outcome, erro
 }
 
 func (r *run) tell() {
-	if u, ok := r.track.update(); ok {
+	if u, ok := r.track.Update(); ok {
 		r.rec.Progress(u)
 	}
 }
@@ -101,7 +102,7 @@ func (r *run) event(ctx context.Context, e event) error {
 		r.deaf = false
 		r.runs()
 		r.sign()
-		r.track.event(e)
+		r.track.Event(e.kind, &e.note)
 		if e.kind == "progress" {
 			r.frames.tick(&e.note)
 		}
@@ -131,14 +132,14 @@ func (r *run) linkChanged(up bool) {
 func (r *run) runs() {
 	if !r.started {
 		r.started = true
-		r.track.place(-1)
+		r.track.Place(-1)
 		r.tell()
 	}
 }
 
 // remaining reads the length of ComfyUI's queue. The prompt was its last one when it was posted, so its place is at
 // most what is left without the running one and itself.
-func (r *run) remaining(n *note) {
+func (r *run) remaining(n *comfyui.Note) {
 	if n.Status == nil || r.started {
 		return
 	}
@@ -148,13 +149,13 @@ func (r *run) remaining(n *note) {
 		return
 	}
 	place := max(left-2, 0)
-	if r.track.position == nil || place < *r.track.position {
-		r.track.place(place)
+	if at := r.track.Position(); at == nil || place < *at {
+		r.track.Place(place)
 	}
 }
 
 // look asks for the prompt: in the history, and in the queue when there has been no sign of it.
-func (r *run) look(ctx context.Context) (*historyEntry, error) {
+func (r *run) look(ctx context.Context) (*comfyui.History, error) {
 	asked := time.Now()
 	entry, err := r.s.history(ctx, r.h.PromptID)
 	if err != nil {
@@ -197,12 +198,12 @@ func (r *run) present(q *queueState, running bool, position int) {
 	seen := fmt.Sprint(running, position, q.runningIDs())
 	if running {
 		r.runs()
-		if r.deaf && r.linked && len(r.plan.sockets) == 0 && time.Since(r.upSince) > r.s.t.deaf {
+		if r.deaf && r.linked && len(r.plan.Sockets) == 0 && time.Since(r.upSince) > r.s.t.deaf {
 			r.sock.reopen()
 		}
 		seen = "running"
 	} else {
-		r.track.place(position)
+		r.track.Place(position)
 	}
 	if seen != r.lastSeen {
 		r.lastSeen = seen
@@ -262,9 +263,9 @@ func (r *run) stalled(ctx context.Context) error {
 	stuck := []string{r.h.PromptID}
 	if r.started {
 		e.Message = fmt.Sprintf("the prompt showed no sign of life for %s", limit)
-		if r.track.current != "" {
-			e.NodeID = r.track.current
-			e.Message += " in node " + r.track.current
+		if r.track.Current() != "" {
+			e.NodeID = r.track.Current()
+			e.Message += " in node " + r.track.Current()
 		}
 	} else {
 		e.Message = fmt.Sprintf("the prompt waited in ComfyUI's queue, and nothing in that moved for %s", limit)

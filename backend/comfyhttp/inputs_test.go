@@ -10,32 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/backend/comfyui"
 	"github.com/comfyd/comfyd/comfy"
 )
-
-func TestInputPath(t *testing.T) {
-	sum := input("", []byte("x")).SHA256
-	for name, c := range map[string]struct{ job, file, want string }{
-		"plain":     {"0a-1_B", "photo.png", "comfyd/0a-1_B/2d711642b726_photo.png"},
-		"folder":    {"j", "a/b/photo.png", "comfyd/j/2d711642b726_photo.png"},
-		"windows":   {"j", `C:\x\photo.png`, "comfyd/j/2d711642b726_photo.png"},
-		"up":        {"j", "../../..", "comfyd/j/2d711642b726_.."},
-		"odd":       {"j", "a b\"'ä\n[output].png", "comfyd/j/2d711642b726_a_b_output_.png"},
-		"long":      {"j", strings.Repeat("x", 300) + ".webp", "comfyd/j/2d711642b726_" + strings.Repeat("x", 75) + ".webp"},
-		"odd job":   {"../up", "p.png", "comfyd/fd1e0fe8cbf8fdc75c6ae3c8c5e0bc4b/2d711642b726_p.png"},
-		"long job":  {strings.Repeat("j", 65), "p.png", ""},
-		"empty job": {"", "p.png", "comfyd/e3b0c44298fc1c149afbf4c8996fb924/2d711642b726_p.png"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := inputPath(c.job, backend.Input{Name: c.file, SHA256: sum})
-			require.Len(t, strings.Split(got, "/"), 3)
-			if c.want != "" && name != "odd job" {
-				require.Equal(t, c.want, got)
-			}
-			require.NotContains(t, got, "/../")
-		})
-	}
-}
 
 // TestPromptBody: exactly what is ours is changed, and numbers keep their digits.
 func TestPromptBody(t *testing.T) {
@@ -52,7 +29,7 @@ func TestPromptBody(t *testing.T) {
 	p.ExtraPNGInfo = json.RawMessage(` {"workflow":{"seed":18446744073709551615}} `)
 	out := f.succeeds(f.run(p, nil))
 	at := out.Handle.Inputs[0]
-	require.Equal(t, inputPath(p.JobID, p.Inputs[0]), at)
+	require.Equal(t, comfyui.InputPath(p.JobID, p.Inputs[0]), at)
 	require.Contains(t, f.s.Files("input"), at)
 	posted := f.s.Posted()
 	id := `"` + p.ID + `"`
@@ -70,7 +47,7 @@ func TestPromptBody(t *testing.T) {
 	p.ExtraPNGInfo = json.RawMessage(`[1]`)
 	errorOf(t, f.ends(f.run(p, nil)).err, comfy.InvalidWorkflow)
 	p.ExtraPNGInfo, p.Fresh = json.RawMessage(`null`), true
-	body, err := promptBody(p, newPlan(p.Graph, nil), nil)
+	body, err := comfyui.Body(p, comfyui.NewPlan(p.Graph, nil), nil)
 	require.NoError(t, err)
 	require.Equal(t, 6, strings.Count(string(body), tagged), "every node has a new key")
 	require.Contains(t, string(body), `"extra_data":{}`)
@@ -118,25 +95,4 @@ func TestReadyKeepsToTheJobsOwnFiles(t *testing.T) {
 		e := errorOf(t, f.b.Ready(t.Context(), &backend.Prompt{JobID: "job", ID: "id", Graph: g}), comfy.InvalidWorkflow)
 		require.Contains(t, e.NodeErrors, "1", name)
 	}
-}
-
-// A text that happens to read like a file's name is not a file.
-func TestTextsAreNotFiles(t *testing.T) {
-	g, err := comfy.ParseGraph([]byte(`{"1":{"class_type":"LoadImage","inputs":{"image":"cat"}},
-		"2":{"class_type":"StringConcatenate","inputs":{"string_a":"cat","string_b":"dog.png","delimiter":" "}},
-		"3":{"class_type":"PreviewAny","inputs":{"source":["2",0]}},
-		"4":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"dog.png"}}}`))
-	require.NoError(t, err)
-	p := newPlan(g, nil)
-	p.isText = func(_, input string) bool { return input != "image" && input != "images" && input != "source" }
-	body, err := promptBody(&backend.Prompt{ID: "id", Graph: g}, p, map[string]string{"cat": "comfyd/job/1_cat", "dog.png": "comfyd/job/2_dog.png"})
-	require.NoError(t, err)
-	var posted struct {
-		Prompt map[string]struct{ Inputs map[string]any }
-	}
-	require.NoError(t, json.Unmarshal(body, &posted))
-	require.Equal(t, "comfyd/job/1_cat", posted.Prompt["1"].Inputs["image"])
-	require.Equal(t, "cat", posted.Prompt["2"].Inputs["string_a"])
-	require.Equal(t, "comfyd/job/2_dog.png", posted.Prompt["2"].Inputs["string_b"], "some nodes take a path as text")
-	require.Equal(t, "dog.png", posted.Prompt["4"].Inputs["filename_prefix"])
 }

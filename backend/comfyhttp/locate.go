@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/backend/comfyui"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -27,7 +28,7 @@ func (b *Backend) holder(ctx context.Context, p *backend.Prompt, h *backend.Hand
 	}
 	h.Server = s.name
 	for _, in := range p.Inputs {
-		h.Inputs = append(h.Inputs, inputPath(p.JobID, in))
+		h.Inputs = append(h.Inputs, comfyui.InputPath(p.JobID, in))
 	}
 	if err := rec.Handle(ctx, *h); err != nil {
 		return nil, &backend.Error{Code: comfy.Internal, Message: "the prompt's handle could not be recorded", Cause: err}

@@ -205,21 +205,3 @@ func TestProgress(t *testing.T) {
 	require.True(t, between, "the steps of a node count")
 	require.Equal(t, 1.0, value)
 }
-
-// TestProgressNeverGoesBack, not even when a node runs its bar a second time.
-func TestProgressNeverGoesBack(t *testing.T) {
-	k := newTracker(newPlan(newPrompt(t, tiled(1)).Graph, []string{"4"}))
-	node := "3"
-	k.event(event{kind: "executing", note: note{Node: &node}})
-	k.event(event{kind: "progress", note: note{Value: 9, Max: 10}})
-	first, ok := k.update()
-	require.True(t, ok)
-	require.InDelta(t, 0.9/4, first.Progress.Value, 1e-9)
-	k.event(event{kind: "progress", note: note{Value: 1, Max: 10}})
-	second, ok := k.update()
-	require.True(t, ok)
-	require.Equal(t, 1, second.Progress.Step)
-	require.Equal(t, first.Progress.Value, second.Progress.Value)
-	_, ok = k.update()
-	require.False(t, ok, "no news")
-}

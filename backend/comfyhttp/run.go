@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/backend/comfyui"
 	"github.com/comfyd/comfyd/comfy"
-	"github.com/comfyd/comfyd/internal/catalog"
 )
 
 // transfers is how many files of a prompt are handled at once.
@@ -26,12 +26,12 @@ type run struct {
 	h     backend.Handle
 	rec   backend.Recorder
 	log   logrus.FieldLogger
-	plan  *plan
-	track *tracker
+	plan  *comfyui.Plan
+	track *comfyui.Tracker
 	sock  *socket
 
 	frames  *frames
-	blocked *note // a node's own message that its output is blocked, which the history does not keep
+	blocked *comfyui.Note // a node's own message that its output is blocked, which the history does not keep
 
 	started  bool
 	over     bool // ComfyUI has said that the history is written
@@ -63,7 +63,7 @@ func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle,
 	r := b.newRun(s, p, backend.Handle{Pool: b.pool.Name, Server: s.name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
 	paths := map[string]string{}
 	for _, in := range p.Inputs {
-		paths[in.Name] = inputPath(p.JobID, in)
+		paths[in.Name] = comfyui.InputPath(p.JobID, in)
 		r.h.Inputs = append(r.h.Inputs, paths[in.Name])
 	}
 	if err := rec.Handle(ctx, r.h); err != nil {
@@ -93,11 +93,8 @@ func (b *Backend) attach(ctx context.Context, p *backend.Prompt, h backend.Handl
 
 func (b *Backend) newRun(s *server, p *backend.Prompt, h backend.Handle, rec backend.Recorder) *run {
 	cat, _ := s.known()
-	pl := newPlan(p.Graph, outputNodes(cat, p.Graph))
-	if cat != nil {
-		pl.isText = cat.IsText
-	}
-	r := &run{b: b, s: s, p: p, h: h, rec: rec, plan: pl, track: newTracker(pl), frames: newFrames(),
+	pl := comfyui.PlanOf(cat, p.Graph)
+	r := &run{b: b, s: s, p: p, h: h, rec: rec, plan: pl, track: comfyui.NewTracker(pl), frames: newFrames(),
 		log: b.log.WithFields(logrus.Fields{"call_id": p.JobID, "prompt_id": h.PromptID, "server": s.name})}
 	r.gone = func() *backend.Error {
 		return &backend.Error{Code: comfy.BackendLost, Ran: r.started, Message: "ComfyUI has forgotten the prompt; most likely it was restarted"}
@@ -105,28 +102,10 @@ func (b *Backend) newRun(s *server, p *backend.Prompt, h backend.Handle, rec bac
 	return r
 }
 
-// outputNodes falls back to the nodes that nothing links to, for a server that has not been seen since we started.
-func outputNodes(cat *catalog.Catalog, g *comfy.Graph) []string {
-	if cat != nil {
-		return cat.OutputNodes(g)
-	}
-	linked := map[string]bool{}
-	for _, l := range g.Links() {
-		linked[l.From] = true
-	}
-	var ids []string
-	for id := range g.Nodes {
-		if !linked[id] {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
 // listen opens the socket and returns what closes it.
 func (r *run) listen(ctx context.Context) func() {
 	ctx, cancel := context.WithCancel(ctx)
-	r.sock = r.s.openSocket(ctx, r.h.PromptID, func(node string) bool { return r.plan.sockets[node] })
+	r.sock = r.s.openSocket(ctx, r.h.PromptID, func(node string) bool { return r.plan.Sockets[node] })
 	return func() {
 		cancel()
 		r.sock.close()
@@ -155,7 +134,7 @@ func (r *run) submit(ctx context.Context, paths map[string]string) (doubtful boo
 	if err := r.sendInputs(ctx, paths); err != nil {
 		return false, r.clean(ctx, err)
 	}
-	body, err := promptBody(r.p, r.plan, paths)
+	body, err := comfyui.Body(r.p, r.plan, paths)
 	if err != nil {
 		return false, r.clean(ctx, err)
 	}
@@ -183,11 +162,11 @@ func (r *run) submit(ctx context.Context, paths map[string]string) (doubtful boo
 		r.s.down(ctx, err)
 		return false, r.clean(ctx, r.unavailable(err))
 	case status == http.StatusBadRequest:
-		a, err := parseAnswer(data)
+		a, err := comfyui.ParseAnswer(data)
 		if err != nil {
-			a = &promptAnswer{Error: &refusal{Message: "it answered 400 and no reason that can be read"}}
+			a = &comfyui.Answer{Error: &comfyui.Refusal{Message: "it answered 400 and no reason that can be read"}}
 		}
-		return false, r.clean(ctx, refused(r.p.Graph, a))
+		return false, r.clean(ctx, comfyui.Refused(r.p.Graph, a))
 	case status == http.StatusRequestEntityTooLarge:
 		return false, r.clean(ctx, backend.Errorf(comfy.InvalidWorkflow, "the workflow (%d bytes) is larger than this ComfyUI takes; raise its --max-upload-size", len(body)))
 	case status == http.StatusUnauthorized || status == http.StatusForbidden || (status >= 300 && status < 400) || status == http.StatusNotFound:
@@ -229,7 +208,7 @@ func (r *run) unavailable(err error) *backend.Error {
 // accepted reads the answer to a prompt that ComfyUI has queued. It queues one whose outputs it takes only in part, and
 // would drop the others without a word: that is an error.
 func (r *run) accepted(ctx context.Context, data []byte) (doubtful bool, err error) {
-	a, err := parseAnswer(data)
+	a, err := comfyui.ParseAnswer(data)
 	if err != nil || len(a.NodeErrors) == 0 {
 		return err != nil, nil
 	}
@@ -238,7 +217,7 @@ func (r *run) accepted(ctx context.Context, data []byte) (doubtful bool, err err
 	if err := r.s.stop(giveUp, r.h.PromptID); err != nil {
 		r.log.WithError(err).Warn("a prompt that ComfyUI takes only in part could not be stopped")
 	}
-	return false, r.clean(ctx, refused(r.p.Graph, a))
+	return false, r.clean(ctx, comfyui.Refused(r.p.Graph, a))
 }
 
 // sendInputs uploads the files, and changes paths where ComfyUI has put one elsewhere.

@@ -14,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/backend/comfyui"
 	"github.com/comfyd/comfyd/internal/catalog"
 )
 
@@ -134,7 +135,7 @@ func (s *server) watch(ctx context.Context) {
 func (s *server) probe(ctx context.Context) {
 	s.asking.Lock()
 	defer s.asking.Unlock()
-	var info queueInfo
+	var info comfyui.QueueInfo
 	if err := s.get(ctx, s.t.call, "/prompt", &info); err != nil {
 		s.down(ctx, err)
 		return

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/comfyd/comfyd/backend/comfyui"
 	"github.com/comfyd/comfyd/internal/catalog"
 )
 
@@ -25,7 +26,7 @@ const (
 // event is what the socket tells the run.
 type event struct {
 	kind  string // "up" and "down" of the socket, "frame", or ComfyUI's own name
-	note  note
+	note  comfyui.Note
 	frame frame
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/backend/comfyui"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -44,7 +45,7 @@ func TestStall(t *testing.T) {
 		require.False(t, healthy(f))
 		errorOf(t, f.b.Ready(t.Context(), p), comfy.BackendUnavailable)
 		require.Contains(t, f.b.Servers()[0].Problem, "no sign of life")
-		require.NoError(t, f.b.servers[0].get(t.Context(), time.Second, "/prompt", &queueInfo{}), "the server itself answers")
+		require.NoError(t, f.b.servers[0].get(t.Context(), time.Second, "/prompt", &comfyui.QueueInfo{}), "the server itself answers")
 		gate.Open()
 		require.Eventually(t, func() bool { return healthy(f) }, 5*time.Second, time.Millisecond, "the prompt is gone, and the server not taken back")
 	})
@@ -68,7 +69,7 @@ func TestStall(t *testing.T) {
 		f, stalls := begin(t)
 		f.s.Poison()
 		stranger := f.prompt(solid(1))
-		body, err := promptBody(stranger, newPlan(stranger.Graph, nil), nil)
+		body, err := comfyui.Body(stranger, comfyui.NewPlan(stranger.Graph, nil), nil)
 		require.NoError(t, err)
 		_, err = f.b.servers[0].call(t.Context(), time.Second, "POST", "/prompt", body)
 		require.NoError(t, err)

@@ -1,4 +1,4 @@
-package comfyhttp
+package comfyui
 
 import (
 	"encoding/json"
@@ -27,8 +27,8 @@ var (
 	traceHead = regexp.MustCompile(`(?m)^\s*Traceback \(most recent call last\):\s*\n?`)
 )
 
-// scrub keeps the human part of a text that came from Python: no traceback, no path of the server.
-func scrub(text string) string {
+// Scrub keeps the human part of a text that came from Python: no traceback, no path of the server.
+func Scrub(text string) string {
 	text = traceHead.ReplaceAllString(text, "")
 	text = frameLine.ReplaceAllString(text, "")
 	text = strings.TrimSpace(absolutePath.ReplaceAllString(text, "$1$2"))
@@ -38,8 +38,8 @@ func scrub(text string) string {
 	return text
 }
 
-// refused is the error of a prompt that ComfyUI does not take.
-func refused(g *comfy.Graph, a *promptAnswer) *backend.Error {
+// Refused is the error of a prompt that ComfyUI does not take.
+func Refused(g *comfy.Graph, a *Answer) *backend.Error {
 	e := &backend.Error{Code: comfy.InvalidWorkflow, NodeErrors: nodeErrors(g, a.NodeErrors)}
 	if len(e.NodeErrors) > 0 {
 		e.Message = summary(e.NodeErrors)
@@ -47,7 +47,7 @@ func refused(g *comfy.Graph, a *promptAnswer) *backend.Error {
 	}
 	e.Message = "ComfyUI refused the workflow without saying why"
 	if a.Error != nil && (a.Error.Message != "" || a.Error.Details != "") {
-		e.Message = "ComfyUI refused the workflow: " + join(scrub(a.Error.Message), scrub(a.Error.Details))
+		e.Message = "ComfyUI refused the workflow: " + join(Scrub(a.Error.Message), Scrub(a.Error.Details))
 	}
 	return e
 }
@@ -69,7 +69,7 @@ func nodeErrors(g *comfy.Graph, raw map[string]json.RawMessage) comfy.NodeErrors
 		var entry struct {
 			ClassType string `json:"class_type"`
 			Errors    []struct {
-				refusal
+				Refusal
 				Extra map[string]json.RawMessage `json:"extra_info"`
 			} `json:"errors"`
 			Dependent []string `json:"dependent_outputs"`
@@ -80,7 +80,7 @@ func nodeErrors(g *comfy.Graph, raw map[string]json.RawMessage) comfy.NodeErrors
 			ne.ClassType = g.Nodes[id].ClassType
 		}
 		for _, e := range entry.Errors {
-			ie := comfy.InputError{Type: e.Type, Message: scrub(e.Message), Details: scrub(e.Details), ExtraInfo: extraInfo(e.Extra)}
+			ie := comfy.InputError{Type: e.Type, Message: Scrub(e.Message), Details: Scrub(e.Details), ExtraInfo: extraInfo(e.Extra)}
 			if e.Type == "exception_during_validation" {
 				ie.Message = "ComfyUI could not check this node; most often one of its links is wrong"
 			}
@@ -107,7 +107,7 @@ func extraInfo(extra map[string]json.RawMessage) map[string]any {
 			v = raw // keeps its digits
 		}
 		if text, ok := v.(string); ok {
-			v = scrub(text)
+			v = Scrub(text)
 		}
 		out[key] = v
 	}
@@ -166,24 +166,35 @@ func summary(errs comfy.NodeErrors) string {
 	return strings.Join(parts, "; ")
 }
 
+// Failure is the error of a prompt that ended without success; nil for one that ended well.
+func (e *History) Failure() *backend.Error {
+	if e.Status.Str == "success" || (e.Status.Str == "" && e.Message("execution_success") != nil) {
+		return nil
+	}
+	err := failed(e)
+	err.Ran = true
+	return err
+}
+
 // failed is the error of a prompt that ComfyUI has ended without success.
-func failed(e *historyEntry) *backend.Error {
-	if n := e.message("execution_interrupted"); n != nil {
+func failed(e *History) *backend.Error {
+	if n := e.Message("execution_interrupted"); n != nil {
 		return &backend.Error{Code: comfy.Canceled, NodeID: n.NodeID, Message: fmt.Sprintf("somebody interrupted the prompt at node %s (%s)", n.NodeID, n.NodeType)}
 	}
-	if n := e.message("execution_error"); n != nil {
-		return nodeFailed(n)
+	if n := e.Message("execution_error"); n != nil {
+		return NodeFailed(n)
 	}
 	return backend.Errorf(comfy.NodeFailed, "ComfyUI ended the prompt as %q and does not say why", e.Status.Str)
 }
 
-func nodeFailed(n *note) *backend.Error {
+// NodeFailed is the error of a node that raised an exception.
+func NodeFailed(n *Note) *backend.Error {
 	code := comfy.NodeFailed
 	if outOfMemory(n.Exception, n.Message) {
 		code = comfy.OutOfMemory
 	}
 	return &backend.Error{Code: code, NodeID: n.NodeID,
-		Message: fmt.Sprintf("node %s (%s): %s", n.NodeID, n.NodeType, join(n.Exception, scrub(n.Message)))}
+		Message: fmt.Sprintf("node %s (%s): %s", n.NodeID, n.NodeType, join(n.Exception, Scrub(n.Message)))}
 }
 
 // outOfMemory knows the exceptions of torch, numpy and Python, and the texts of those that have no class of their own.

@@ -1,4 +1,4 @@
-package comfyhttp
+package comfyui
 
 import (
 	"encoding/json"
@@ -23,14 +23,14 @@ func TestScrub(t *testing.T) {
 		"/etc is kept, it is no file below another":                       "/etc is kept, it is no file below another",
 		"Traceback (most recent call last):\n  File \"/srv/a.py\", line 5, in f\n    raise ValueError(1)\nValueError: 1": "ValueError: 1",
 	} {
-		require.Equal(t, want, scrub(in), in)
+		require.Equal(t, want, Scrub(in), in)
 	}
-	require.Len(t, []rune(scrub(strings.Repeat("ä", 5000))), maxMessage+1)
+	require.Len(t, []rune(Scrub(strings.Repeat("ä", 5000))), maxMessage+1)
 }
 
 func TestNodeErrorsOfComfyUI(t *testing.T) {
-	g := newPrompt(t, solid(1)).Graph
-	a, err := parseAnswer([]byte(`{"error":{"type":"prompt_outputs_failed_validation","message":"Prompt outputs failed validation","details":""},"node_errors":{
+	g := graph(t, `{"1":{"class_type":"EmptyImage","inputs":{}},"2":{"class_type":"SaveImage","inputs":{"images":["1",0]}}}`)
+	a, err := ParseAnswer([]byte(`{"error":{"type":"prompt_outputs_failed_validation","message":"Prompt outputs failed validation","details":""},"node_errors":{
 		"1":{"class_type":"EmptyImage","dependent_outputs":["2"],"errors":[
 			{"type":"value_smaller_than_min","message":"Value 0 smaller than min of 1","details":"width","extra_info":{"input_name":"width","input_config":["INT",{"default":512,"min":1,"max":18446744073709551615}],"received_value":NaN}},
 			{"type":"value_not_in_list","message":"Value not in list","details":"s: 'x' not in (list of length 3)","extra_info":{"input_name":"s","input_config":[["a","b","c"],{}],"received_value":"/srv/models/x.pt"}},
@@ -38,7 +38,7 @@ func TestNodeErrorsOfComfyUI(t *testing.T) {
 		"2":{"errors":[{"type":"exception_during_validation","message":"Exception when validating node","details":"'7'","extra_info":{"exception_type":"KeyError","traceback":["  File \"/srv/comfyui/execution.py\", line 1\n"]}}]},
 		"3":"nonsense"}}`))
 	require.NoError(t, err)
-	e := refused(g, a)
+	e := Refused(g, a)
 	require.Equal(t, comfy.InvalidWorkflow, e.Code)
 	require.Equal(t, "node 1 (EmptyImage): Value 0 smaller than min of 1: width; "+
 		"node 2 (SaveImage): ComfyUI could not check this node; most often one of its links is wrong: '7'; node 3 (): ComfyUI refused this node without saying why", e.Message)
@@ -58,10 +58,16 @@ func TestNodeErrorsOfComfyUI(t *testing.T) {
 		`{"error":"a word","node_errors":{}}`: "ComfyUI refused the workflow: a word",
 		`{"node_errors":{}}`:                  "ComfyUI refused the workflow without saying why",
 	} {
-		a, err := parseAnswer([]byte(body))
+		a, err := ParseAnswer([]byte(body))
 		require.NoError(t, err)
-		require.Equal(t, says, refused(g, a).Message)
+		require.Equal(t, says, Refused(g, a).Message)
 	}
+}
+
+func graph(t *testing.T, nodes string) *comfy.Graph {
+	g, err := comfy.ParseGraph([]byte(nodes))
+	require.NoError(t, err)
+	return g
 }
 
 func asJSON(t *testing.T, v any) string {
@@ -71,8 +77,8 @@ func asJSON(t *testing.T, v any) string {
 }
 
 func TestFailedHistory(t *testing.T) {
-	read := func(status string) *historyEntry {
-		e := new(historyEntry)
+	read := func(status string) *History {
+		e := new(History)
 		require.NoError(t, json.Unmarshal([]byte(`{"outputs":{},"status":`+status+`}`), e))
 		return e
 	}
@@ -82,7 +88,7 @@ func TestFailedHistory(t *testing.T) {
 }
 
 func TestAllCached(t *testing.T) {
-	graph := `{"a":{"class_type":"X","inputs":{}},"b":{"class_type":"X","inputs":{"i":["a",0]}},"c":{"class_type":"X","inputs":{"i":["b",0]}},
+	nodes := `{"a":{"class_type":"X","inputs":{}},"b":{"class_type":"X","inputs":{"i":["a",0]}},"c":{"class_type":"X","inputs":{"i":["b",0]}},
 		"s":{"class_type":"S","inputs":{"i":["c",0]}},"t":{"class_type":"S","inputs":{"i":["s",0],"j":["a",0]}},"alone":{"class_type":"X","inputs":{}}}`
 	for name, c := range map[string]struct {
 		outputs, cached []string
@@ -97,33 +103,7 @@ func TestAllCached(t *testing.T) {
 		"nothing to cache":             {[]string{"alone"}, []string{"alone"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, c.want, newPlan(newPrompt(t, graph).Graph, c.outputs).allCached(c.cached))
+			require.Equal(t, c.want, NewPlan(graph(t, nodes), c.outputs).AllCached(c.cached))
 		})
-	}
-}
-
-func TestDeviceNames(t *testing.T) {
-	for name, want := range map[string]string{
-		`{"name":"cuda:0 NVIDIA L40S : cudaMallocAsync","type":"cuda"}`:  "NVIDIA L40S",
-		`{"name":"cuda:0 NVIDIA H100 80GB HBM3 : native","type":"cuda"}`: "NVIDIA H100 80GB HBM3",
-		`{"name":"cpu","type":"cpu"}`:                                    "cpu",
-		`{"name":"mps","type":"mps"}`:                                    "mps",
-	} {
-		var s systemStats
-		require.NoError(t, json.Unmarshal([]byte(`{"devices":[`+name+`]}`), &s))
-		require.Equal(t, want, s.device())
-	}
-}
-
-func TestQueuePlaces(t *testing.T) {
-	var q queueState
-	require.NoError(t, json.Unmarshal([]byte(`{"queue_running":[[1,"r",{},{},[]],["odd"],null],"queue_pending":[[7,"c"],[2,"a"],[-3.5,"front"]]}`), &q))
-	running, place := q.find("r")
-	require.True(t, running)
-	require.Equal(t, -1, place)
-	for id, want := range map[string]int{"front": 0, "a": 1, "c": 2, "nobody": -1} {
-		running, place = q.find(id)
-		require.False(t, running)
-		require.Equal(t, want, place, id)
 	}
 }
