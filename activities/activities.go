@@ -47,6 +47,7 @@ type Options struct {
 type Activities struct {
 	o       Options
 	janitor *janitor
+	load    *load
 	waiting atomic.Int64 // warm-ups
 }
 
@@ -55,7 +56,7 @@ func New(o Options) *Activities {
 	if o.Wait == 0 {
 		o.Wait = warmUpWait
 	}
-	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log)}
+	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log), load: newLoad()}
 }
 
 // Close waits for the clean-up of jobs that have ended, as long as ctx allows.

@@ -2,6 +2,7 @@ package activities_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -28,6 +29,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // double is a Backend whose methods a test scripts.
 type double struct {
+	name  string // of the pool; empty means "url"
+	slots int    // 0 means 2
+	gpus  []string
 	ready func() error
 	run   func(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (*backend.Outcome, error)
 	open  func(f backend.File) (io.ReadCloser, int64, error)
@@ -37,7 +41,9 @@ type double struct {
 	released []backend.Handle
 }
 
-func (d *double) Pool() backend.Pool            { return backend.Pool{Name: "url", Kind: "url", Slots: 2} }
+func (d *double) Pool() backend.Pool {
+	return backend.Pool{Name: cmp.Or(d.name, "url"), Kind: "url", Slots: cmp.Or(d.slots, 2), GPUs: d.gpus}
+}
 func (d *double) Servers() []backend.Server     { return nil }
 func (d *double) Refresh(context.Context) error { return nil }
 func (d *double) Close() error                  { return nil }
@@ -114,14 +120,15 @@ type bench struct {
 	closed bool // what Temporal says of the job
 }
 
-func newBench(t *testing.T) *bench {
+// newBench has more pools behind the first.
+func newBench(t *testing.T, more ...backend.Backend) *bench {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	b := &bench{env: suite.NewTestActivityEnvironment(), double: &double{}, store: &memory{blobs: map[string][]byte{}}}
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	a := activities.New(activities.Options{
-		Backends: []backend.Backend{b.double}, Store: b.store, Log: log, Wait: time.Second,
+		Backends: append([]backend.Backend{b.double}, more...), Store: b.store, Log: log, Wait: time.Second,
 		Limits: activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
 		Closed: func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
 	})

@@ -60,11 +60,12 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 	if b == nil {
 		return nil, fail(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
 	}
+	defer a.load.enter(in.Placement.Pool.Name, in.Job.ID)()
 	p, err := a.prompt(ctx, in.Job, in.Submission, in.Fresh)
 	if err != nil {
 		return nil, err
 	}
-	p.StallTimeout = in.Placement.StallTimeout
+	p.StallTimeout, p.RunTimeout = in.Placement.StallTimeout, in.Placement.RunTimeout
 
 	run, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,6 +176,45 @@ func TestWarmUp(t *testing.T) {
 	f, final = failure(t, b.do(t, comfy.ActivityWarmUp, other, nil))
 	require.Equal(t, comfy.BackendUnavailable, f.Code)
 	require.False(t, final)
+}
+
+// TestWarmUpOverflows: a full pool hands over to the next one, and takes the job where that is full or away, too.
+func TestWarmUpOverflows(t *testing.T) {
+	second := &double{name: "second", slots: 1, gpus: []string{"H100"}}
+	b := newBench(t, second)
+	running, end := make(chan struct{}, 2), make(chan struct{})
+	b.double.run = func(_ context.Context, p *backend.Prompt, _ *backend.Handle, _ backend.Recorder) (*backend.Outcome, error) {
+		running <- struct{}{}
+		<-end
+		return &backend.Outcome{Handle: backend.Handle{JobID: p.JobID}}, nil
+	}
+	place := func(id, gpu string) string {
+		j := job
+		j.ID, j.Request.GPU = id, gpu
+		var p activities.Placement
+		require.NoError(t, b.do(t, comfy.ActivityWarmUp, j, &p))
+		return p.Pool.Name
+	}
+	require.Equal(t, "second", place("gpu", "h100"), "the first offers no such GPU")
+	require.Equal(t, "url", place("a", ""))
+	require.Equal(t, "url", place("b", ""))
+	require.Equal(t, "url", place("c", ""), "both are full: back to the first")
+	var ends sync.WaitGroup
+	for _, id := range []string{"a", "b"} {
+		ends.Go(func() {
+			j := job
+			j.ID = id
+			_ = b.do(t, comfy.ActivityPrompt, activities.PromptInput{Job: j, Submission: 1, StartBy: time.Now().Add(time.Hour), Deadline: time.Now().Add(time.Hour),
+				Placement: activities.Placement{Pool: b.double.Pool(), RunTimeout: time.Hour}}, nil)
+		})
+		<-running
+	}
+	require.Eventually(t, func() bool { return place("d", "") == "second" }, 20*time.Second, 200*time.Millisecond, "a placement does not count for ever")
+	second.ready = func() error { return backend.Errorf(comfy.BackendUnavailable, "no container") }
+	require.Equal(t, "url", place("e", ""))
+	close(end)
+	ends.Wait()
+	require.Eventually(t, func() bool { return place("f", "") == "url" }, 20*time.Second, 200*time.Millisecond)
 }
 
 func TestWarmUpRefusesAGraphThatIsNone(t *testing.T) {

@@ -23,8 +23,8 @@ const (
 	warmUpLater = 15 * time.Second
 )
 
-// WarmUp answers where the job runs: the first pool, in order of preference, that has the nodes and models of the graph
-// and is well. It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as
+// WarmUp answers where the job runs: the first pool, in order of preference, that has the nodes and models of the graph,
+// is well and has a slot free; where all are full, the first. It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as
 // the job may wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
 	p, err := a.prompt(ctx, job, 0, false)
@@ -69,13 +69,21 @@ var errWait = errors.New("wait")
 func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Placement, error) {
 	var waits []string
 	var refused *backend.Error
+	var queue *backend.Pool // well, but full
 	for _, b := range a.o.Backends {
-		if !wanted(job, b.Pool()) {
+		if !backend.WantOf(&job.Request).Fits(b.Pool()) {
 			continue
 		}
 		err := b.Ready(ctx, p)
 		if err == nil {
-			return a.placement(job, b.Pool()), nil
+			pool := b.Pool()
+			if !a.load.full(pool) {
+				return a.placement(job, pool), nil
+			}
+			if queue == nil {
+				queue = &pool
+			}
+			continue
 		}
 		var be *backend.Error
 		if errors.As(err, &be) && be.Code == comfy.InvalidWorkflow {
@@ -83,6 +91,9 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 			continue
 		}
 		waits = append(waits, reason(err))
+	}
+	if queue != nil {
+		return a.placement(job, *queue), nil
 	}
 	if pool := a.elsewhere(ctx, job); pool != nil {
 		return a.placement(job, *pool), nil
@@ -113,7 +124,7 @@ func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 		return nil
 	}
 	for _, p := range pools {
-		if wanted(job, p) && a.backend(p.Name) == nil {
+		if backend.WantOf(&job.Request).Fits(p) && a.backend(p.Name) == nil {
 			return &p
 		}
 	}
@@ -121,18 +132,13 @@ func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 }
 
 func (a *Activities) placement(job Job, pool backend.Pool) *Placement {
+	a.load.place(pool.Name, job.ID)
 	return &Placement{
 		Pool:         pool,
 		StartTimeout: orDefault(job.Request.StartTimeoutSeconds, a.o.Limits.Start),
 		RunTimeout:   orDefault(job.Request.TimeoutSeconds, a.o.Limits.Run),
 		StallTimeout: a.o.Limits.Stall,
 	}
-}
-
-// wanted tells whether the job asks for this pool, by its name or its kind, or for none in particular.
-func wanted(job Job, p backend.Pool) bool {
-	w := job.Request.Backend
-	return w == "" || w == p.Name || w == p.Kind
 }
 
 func orDefault(seconds int, d time.Duration) time.Duration {
@@ -170,6 +176,7 @@ func (a *Activities) prompt(ctx context.Context, job Job, n int, fresh bool) (*b
 	p := &backend.Prompt{
 		JobID: job.ID, ID: PromptID(job, n), Submission: n, Graph: g,
 		ExtraPNGInfo: job.Request.ExtraPNGInfo, Fresh: fresh, StallTimeout: a.o.Limits.Stall,
+		RunTimeout: orDefault(job.Request.TimeoutSeconds, a.o.Limits.Run), GPU: job.Request.GPU,
 	}
 	for _, in := range job.Request.Images {
 		p.Inputs = append(p.Inputs, backend.Input{

@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -40,8 +41,8 @@ type Store interface {
 // Catalogs knows what the backends can run.
 type Catalogs interface {
 	// Check returns why no eligible backend would run g, and nil where one would or where nobody knows. inputs are the
-	// names of the files that come with the job; pool is the one asked for, or empty.
-	Check(ctx context.Context, g *comfy.Graph, inputs []string, pool string) *comfy.Failure
+	// names of the files that come with the job.
+	Check(ctx context.Context, g *comfy.Graph, inputs []string, w backend.Want) *comfy.Failure
 	// Alive returns nil when at least one backend is alive.
 	Alive(ctx context.Context) error
 }

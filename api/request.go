@@ -27,6 +27,7 @@ type submission struct {
 	timeoutSeconds int
 	priority       int
 	backend        string
+	gpu            string
 	metadata       map[string]string
 	extraPNGInfo   json.RawMessage
 	stripMetadata  bool
@@ -43,7 +44,6 @@ type imageField struct {
 // it, so the job is refused rather than run without.
 var notYet = map[string]string{
 	"webhook_url": "Webhooks are not supported yet. Poll status_url (with ?wait=30) instead.",
-	"gpu":         "Choosing a GPU is not supported yet. Leave it out, or name a backend.",
 }
 
 // decodeSubmission reads the body as it arrives. Its errors name the field; those of r itself come back as they are.
@@ -110,6 +110,8 @@ func (s *submission) decodeField(dec *json.Decoder, name string, bare *bool) err
 		return decodeValue(dec, name, &s.priority)
 	case "backend":
 		return decodeValue(dec, name, &s.backend)
+	case "gpu":
+		return decodeValue(dec, name, &s.gpu)
 	case "strip_metadata":
 		return decodeValue(dec, name, &s.stripMetadata)
 	case "metadata":
@@ -202,6 +204,9 @@ func (s *submission) decodeExtraPNGInfo(dec *json.Decoder) error {
 // validPool is how a backend may be called; its name is part of a task queue's.
 var validPool = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 
+// validGPU is how a GPU may be called: Modal's names, with a count ("H100", "A100-80GB", "H100!", "L40S:2").
+var validGPU = regexp.MustCompile(`^[A-Za-z0-9-]{1,32}[!+]?(:[1-8])?$`)
+
 // check looks at what can be wrong in fields that were decoded well.
 func (s *submission) check(maxRun int) error {
 	switch {
@@ -213,6 +218,8 @@ func (s *submission) check(maxRun int) error {
 		return failf(CodeInvalidRequest, "priority is %d; it must be 1 (first) to 5 (last).", s.priority)
 	case s.backend != "" && !validPool.MatchString(s.backend):
 		return failf(CodeInvalidRequest, "backend: a name has 1 to 64 small letters, digits and dashes.")
+	case s.gpu != "" && !validGPU.MatchString(s.gpu):
+		return failf(CodeInvalidRequest, "gpu: %q is no name of a GPU, such as H100 or A100-80GB.", shorten(s.gpu))
 	}
 	return checkNames(s.images)
 }

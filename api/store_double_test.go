@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -110,7 +111,7 @@ type fakeCatalogs struct {
 	panics bool
 }
 
-func (f *fakeCatalogs) Check(context.Context, *comfy.Graph, []string, string) *comfy.Failure {
+func (f *fakeCatalogs) Check(context.Context, *comfy.Graph, []string, backend.Want) *comfy.Failure {
 	if f.panics {
 		panic("secret detail")
 	}

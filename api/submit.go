@@ -20,6 +20,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -121,7 +122,7 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 			return found, err
 		}
 	}
-	if f := s.catalogs.Check(ctx, j.graph, inputNames(j.request.Images), j.request.Backend); f != nil {
+	if f := s.catalogs.Check(ctx, j.graph, inputNames(j.request.Images), backend.WantOf(&j.request)); f != nil {
 		return false, refusal(f)
 	}
 	_, err = s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
@@ -153,7 +154,7 @@ func (s *Server) claim(j *newJob) error {
 	}
 	j.request = comfy.Request{
 		Workflow: j.graph.JSON(), Images: images,
-		TimeoutSeconds: j.sub.timeoutSeconds, Priority: j.sub.priority, Backend: j.sub.backend,
+		TimeoutSeconds: j.sub.timeoutSeconds, Priority: j.sub.priority, Backend: j.sub.backend, GPU: j.sub.gpu,
 		Metadata: j.sub.metadata, ExtraPNGInfo: j.sub.extraPNGInfo, StripMetadata: j.sub.stripMetadata,
 	}
 	if len(j.request.Workflow) > claimCheck {
@@ -211,6 +212,9 @@ func summary(j *newJob) string {
 	}
 	if j.sub.backend != "" {
 		text += ", for " + j.sub.backend
+	}
+	if j.sub.gpu != "" {
+		text += ", on " + j.sub.gpu
 	}
 	return text
 }

@@ -22,7 +22,7 @@ import (
 
 func TestSubmitStartsTheWorkflow(t *testing.T) {
 	h := newHarness(t)
-	a := h.submit(`{"workflow":`+graphJSON+`,"timeout_seconds":60,"priority":2,"backend":"url","metadata":{"b":"2","a":"1"},"extra_pnginfo":{"workflow":{"n": 1}},"strip_metadata":true,"unknown":[1]}`, "X-Request-Id", "req-7")
+	a := h.submit(`{"workflow":`+graphJSON+`,"timeout_seconds":60,"priority":2,"backend":"url","gpu":"A100-80GB","metadata":{"b":"2","a":"1"},"extra_pnginfo":{"workflow":{"n": 1}},"strip_metadata":true,"unknown":[1]}`, "X-Request-Id", "req-7")
 	require.Equal(t, 202, a.status, "%s", a.raw)
 	id := a.body["id"].(string)
 	require.Equal(t, uuid.Version(4), uuid.MustParse(id).Version())
@@ -39,6 +39,7 @@ func TestSubmitStartsTheWorkflow(t *testing.T) {
 	require.Equal(t, 60, run.request.TimeoutSeconds)
 	require.Equal(t, 2, run.request.Priority)
 	require.Equal(t, "url", run.request.Backend)
+	require.Equal(t, "A100-80GB", run.request.GPU)
 	require.Equal(t, map[string]string{"a": "1", "b": "2"}, run.request.Metadata)
 	require.JSONEq(t, `{"workflow":{"n":1}}`, string(run.request.ExtraPNGInfo))
 	require.True(t, run.request.StripMetadata)
@@ -50,7 +51,7 @@ func TestSubmitStartsTheWorkflow(t *testing.T) {
 	require.Equal(t, time.Hour+time.Minute+grace, o.WorkflowExecutionTimeout)
 	require.Equal(t, 2, o.Priority.PriorityKey)
 	require.Equal(t, "a", o.Priority.FairnessKey)
-	require.Equal(t, "a: 2 nodes, for url", o.StaticSummary)
+	require.Equal(t, "a: 2 nodes, for url, on A100-80GB", o.StaticSummary)
 	memo := o.Memo[comfy.MemoSubmission].(comfy.Submission)
 	require.Equal(t, "a", memo.Tenant)
 	require.Equal(t, "req-7", memo.RequestID)
@@ -114,7 +115,7 @@ func TestSubmitRefusesWithAReason(t *testing.T) {
 		"pnginfo":            {with(`"extra_pnginfo":"x"`), 400, CodeInvalidRequest, "extra_pnginfo must be an object"},
 		"pnginfo long":       {with(`"extra_pnginfo":{"a":"` + strings.Repeat("x", maxExtraPNGInfo) + `"}`), 422, CodeLimitExceeded, "extra_pnginfo"},
 		"webhook":            {with(`"webhook_url":"https://x"`), 422, CodeNotSupported, "webhook_url"},
-		"gpu":                {with(`"gpu":"L40S"`), 422, CodeNotSupported, "gpu"},
+		"gpu":                {with(`"gpu":"L40S or so"`), 400, CodeInvalidRequest, "gpu"},
 		"image URL":          {with(`"images":[{"name":"a.png","image":"https://x/a.png"}]`), 422, CodeNotSupported, "images[0] (a.png)"},
 		"images object":      {with(`"images":{}`), 400, CodeInvalidRequest, "images must be a list"},
 		"images of text":     {with(`"images":["x"]`), 400, CodeInvalidRequest, "images[0] must be an object"},

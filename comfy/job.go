@@ -23,6 +23,8 @@ type Request struct {
 	Priority int `json:"priority,omitempty"`
 	// Backend asks for one pool by name; empty means the first that fits.
 	Backend string `json:"backend,omitempty"`
+	// GPU asks for a kind of GPU that a pool offers, such as "H100"; empty means the pool's own.
+	GPU string `json:"gpu,omitempty"`
 	// Metadata is the caller's own labels: found again in lists, never interpreted.
 	Metadata map[string]string `json:"metadata,omitempty"`
 	// ExtraPNGInfo is embedded by ComfyUI into the images it saves (the editor's "workflow").

@@ -90,21 +90,21 @@ func (d *Directory) Alive(ctx context.Context) error {
 }
 
 // Check refuses a graph that every server which might run it would refuse, after they have been asked anew what they
-// have; nil means accepted, as does any doubt. Pool narrows the servers down to a pool or a kind.
-func (d *Directory) Check(ctx context.Context, g *comfy.Graph, inputs []string, pool string) *comfy.Failure {
-	f, fixable := d.check(ctx, g, inputs, pool)
+// have; nil means accepted, as does any doubt. Only the pools that are wanted count.
+func (d *Directory) Check(ctx context.Context, g *comfy.Graph, inputs []string, w backend.Want) *comfy.Failure {
+	f, fixable := d.check(ctx, g, inputs, w)
 	if f == nil || !fixable {
 		return f
 	}
 	if d.refresh == nil || !d.renew(ctx) {
 		return nil // a model may have been added since: the backend itself will tell
 	}
-	f, _ = d.check(ctx, g, inputs, pool)
+	f, _ = d.check(ctx, g, inputs, w)
 	return f
 }
 
 // check says whether fresher knowledge could change its mind, too.
-func (d *Directory) check(ctx context.Context, g *comfy.Graph, inputs []string, pool string) (_ *comfy.Failure, fixable bool) {
+func (d *Directory) check(ctx context.Context, g *comfy.Graph, inputs []string, w backend.Want) (_ *comfy.Failure, fixable bool) {
 	ctx, done := context.WithTimeout(ctx, checkTimeout)
 	defer done()
 	records, catalogs, err := d.load(ctx)
@@ -112,13 +112,12 @@ func (d *Directory) check(ctx context.Context, g *comfy.Graph, inputs []string, 
 		records = nil // in doubt, accept
 	}
 	var first *comfy.Failure
-	var known []string
-	unsure := false
+	unsure, fits := false, false
 	for _, r := range records {
-		known = append(known, r.Pool.Name)
-		if pool != "" && pool != r.Pool.Name && pool != r.Pool.Kind {
+		if !w.Fits(r.Pool) {
 			continue
 		}
+		fits = true
 		for _, s := range r.Servers {
 			c := catalogs[s.CatalogRef]
 			f := refuse(g, c, inputs)
@@ -132,14 +131,35 @@ func (d *Directory) check(ctx context.Context, g *comfy.Graph, inputs []string, 
 		}
 	}
 	switch {
-	case pool != "" && len(known) > 0 && !slices.ContainsFunc(records, func(r Record) bool { return r.Pool.Name == pool || r.Pool.Kind == pool }):
-		return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: fmt.Sprintf("there is no backend %q; there are: %s", pool, strings.Join(slices.Compact(known), ", "))}, true
+	case !fits && len(records) > 0:
+		return noPool(records, w), true
 	case unsure:
 		return nil, false
 	case first == nil: // nobody has published anything: only what holds for every ComfyUI can be checked
 		return refuse(g, nil, inputs), false
 	}
 	return first, true
+}
+
+// noPool says what there is instead of what a job wants.
+func noPool(records []Record, w backend.Want) *comfy.Failure {
+	var names, gpus []string
+	for _, r := range records {
+		names = append(names, r.Pool.Name)
+		if w.Names(r.Pool) {
+			gpus = append(gpus, r.Pool.GPUs...)
+		}
+	}
+	text := fmt.Sprintf("there is no backend %q; there are: %s", w.Pool, strings.Join(slices.Compact(names), ", "))
+	switch {
+	case !slices.ContainsFunc(records, func(r Record) bool { return w.Names(r.Pool) }):
+	case len(gpus) == 0:
+		text = fmt.Sprintf("no backend here lets a job choose its GPU (%q); leave gpu out", w.GPU)
+	default:
+		slices.Sort(gpus)
+		text = fmt.Sprintf("no backend here offers the GPU %q; there are: %s", w.GPU, strings.Join(slices.Compact(gpus), ", "))
+	}
+	return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: text}
 }
 
 // refuse is one server's verdict, with a nil catalogue that of every server.

@@ -131,18 +131,25 @@ func TestDirectoryRefusesOnlyWhatEveryServerWould(t *testing.T) {
 	publish(t, m, old)
 	g := parse(t, saveImage)
 	never := catalog.NewDirectory(m, func(context.Context) error { return nil })
-	require.Nil(t, never.Check(t.Context(), g, nil, ""), "b has the node")
-	require.Nil(t, never.Check(t.Context(), g, nil, "url"))
+	require.Nil(t, never.Check(t.Context(), g, nil, backend.Want{}), "b has the node")
+	require.Nil(t, never.Check(t.Context(), g, nil, backend.Want{Pool: "url"}))
 
-	f := never.Check(t.Context(), parse(t, strings.ReplaceAll(saveImage, "SaveImage", "SaveNothing")), nil, "")
+	f := never.Check(t.Context(), parse(t, strings.ReplaceAll(saveImage, "SaveImage", "SaveNothing")), nil, backend.Want{})
 	require.NotNil(t, f)
 	require.Equal(t, comfy.InvalidWorkflow, f.Code)
 	require.Contains(t, f.NodeErrors, "2")
 
-	f = never.Check(t.Context(), g, nil, "mars")
+	f = never.Check(t.Context(), g, nil, backend.Want{Pool: "mars"})
 	require.NotNil(t, f)
 	require.Contains(t, f.Message, "mars")
 	require.Contains(t, f.Message, "url", "it names those that there are")
+
+	require.Contains(t, never.Check(t.Context(), g, nil, backend.Want{GPU: "H100"}).Message, "leave gpu out")
+	publish(t, m, old, &pool{is: backend.Pool{Name: "modal", Kind: "modal", GPUs: []string{"H100", "L40S"}}, servers: old.servers})
+	never = catalog.NewDirectory(m, func(context.Context) error { return nil })
+	require.Nil(t, never.Check(t.Context(), g, nil, backend.Want{GPU: "h100"}))
+	require.Contains(t, never.Check(t.Context(), g, nil, backend.Want{GPU: "B200"}).Message, `"B200"; there are: H100, L40S`)
+	require.Contains(t, never.Check(t.Context(), g, nil, backend.Want{GPU: "H100", Pool: "url"}).Message, "leave gpu out")
 }
 
 func TestDirectoryLooksAgainBeforeItRefuses(t *testing.T) {
@@ -155,11 +162,11 @@ func TestDirectoryLooksAgainBeforeItRefuses(t *testing.T) {
 		p.servers = []backend.Server{{Name: "a", Healthy: true, Catalog: nodes("SaveImage"), CatalogAt: time.Now().Add(time.Second)}}
 		return pub.Publish(ctx, true)
 	})
-	require.Nil(t, d.Check(t.Context(), parse(t, saveImage), nil, ""), "the node has been installed since")
+	require.Nil(t, d.Check(t.Context(), parse(t, saveImage), nil, backend.Want{}), "the node has been installed since")
 	require.Equal(t, 1, asked)
 	bad := parse(t, strings.ReplaceAll(saveImage, "SaveImage", "SaveNothing"))
 	for range 5 {
-		require.NotNil(t, d.Check(t.Context(), bad, nil, ""))
+		require.NotNil(t, d.Check(t.Context(), bad, nil, backend.Want{}))
 	}
 	require.Equal(t, 1, asked, "bad workflows cannot keep the backends busy")
 }
@@ -167,18 +174,18 @@ func TestDirectoryLooksAgainBeforeItRefuses(t *testing.T) {
 func TestDirectoryAcceptsInDoubt(t *testing.T) {
 	g := parse(t, saveImage)
 	m := &memory{blobs: map[string][]byte{}}
-	require.Nil(t, catalog.NewDirectory(m, nil).Check(t.Context(), g, nil, ""), "nobody has published anything")
+	require.Nil(t, catalog.NewDirectory(m, nil).Check(t.Context(), g, nil, backend.Want{}), "nobody has published anything")
 
 	unknown := &pool{is: backend.Pool{Name: "url", Kind: "url"}, servers: []backend.Server{{Name: "a", Problem: "connection refused"}}}
 	publish(t, m, unknown)
-	require.Nil(t, catalog.NewDirectory(m, nil).Check(t.Context(), g, nil, ""), "a server that nobody has seen yet")
+	require.Nil(t, catalog.NewDirectory(m, nil).Check(t.Context(), g, nil, backend.Want{}), "a server that nobody has seen yet")
 
 	unknown.servers = []backend.Server{{Name: "a", Healthy: true, Catalog: nodes("SaveOther"), CatalogAt: time.Now()}}
 	publish(t, m, unknown)
-	require.Nil(t, catalog.NewDirectory(m, nil).Check(t.Context(), g, nil, ""), "nobody here can ask it anew")
+	require.Nil(t, catalog.NewDirectory(m, nil).Check(t.Context(), g, nil, backend.Want{}), "nobody here can ask it anew")
 
 	m.down = errors.New("the store is away")
-	require.Nil(t, catalog.NewDirectory(m, func(context.Context) error { return nil }).Check(t.Context(), g, nil, ""))
+	require.Nil(t, catalog.NewDirectory(m, func(context.Context) error { return nil }).Check(t.Context(), g, nil, backend.Want{}))
 }
 
 func TestDirectoryKnowsWhoIsAlive(t *testing.T) {

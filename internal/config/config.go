@@ -7,13 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/caarlos0/env/v11"
 	"github.com/joho/godotenv"
@@ -39,6 +35,11 @@ type Config struct {
 	ComfyDir    string   `env:"COMFYUI_DIR"`
 	ComfyPython string   `env:"COMFYUI_PYTHON"`
 	ComfyArgs   []string `env:"COMFYUI_ARGS" envSeparator:" "`
+
+	// Modal's own settings (MODAL_TOKEN_ID, MODAL_ENVIRONMENT, ...) are read by Modal's SDK.
+	ModalApp   string   `env:"MODAL_APP" envDefault:"comfyd"`
+	ModalGPUs  []string `env:"COMFYD_MODAL_GPUS"`
+	ModalSlots int      `env:"COMFYD_MODAL_SLOTS" envDefault:"16"`
 
 	Retention    Duration `env:"COMFYD_RETENTION" envDefault:"7d"`
 	StartTimeout Duration `env:"COMFYD_START_TIMEOUT" envDefault:"1h"`
@@ -128,93 +129,6 @@ func explain(err error, vars map[string]string) error {
 		}
 	}
 	return fmt.Errorf("the environment: %w", err)
-}
-
-func (c *Config) check() error {
-	if err := c.checkAddresses(); err != nil {
-		return err
-	}
-	for _, b := range c.Backends {
-		if b == "modal" {
-			return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "modal is not built yet; local and url are"}
-		}
-		if b != "local" && b != "url" {
-			return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "local or url, or both, separated by a comma"}
-		}
-	}
-	if sorted := slices.Sorted(slices.Values(c.Backends)); len(slices.Compact(sorted)) != len(c.Backends) {
-		return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "each kind once; several servers go into COMFYUI_URLS"}
-	}
-	if slices.Contains(c.Backends, "url") && len(c.ComfyURLs) == 0 {
-		return &Error{"COMFYUI_URLS", "", "COMFYD_BACKEND=url needs the addresses of ComfyUI servers, such as http://127.0.0.1:8188"}
-	}
-	for _, u := range c.ComfyURLs {
-		if !isHTTP(u) {
-			return &Error{"COMFYUI_URLS", withoutLogin(u), "an address such as http://127.0.0.1:8188, or several separated by commas"}
-		}
-	}
-	if c.StoreURL == "" {
-		return &Error{"COMFYD_STORE_URL", "", "with TEMPORAL_ADDRESS set, name a store that every api and worker reaches, such as s3://bucket?region=us-east-1 or file:///a/shared/folder"}
-	}
-	if c.TLSCert == "" && c.TLSKey != "" {
-		return &Error{"COMFYD_TLS_CERT", "", "it goes together with COMFYD_TLS_KEY"}
-	}
-	if c.TLSCert != "" && c.TLSKey == "" {
-		return &Error{"COMFYD_TLS_KEY", "", "it goes together with COMFYD_TLS_CERT"}
-	}
-	if c.PublicURL != "" && !isHTTP(c.PublicURL) {
-		return &Error{"COMFYD_PUBLIC_URL", c.PublicURL, "an address such as https://comfy.example.com"}
-	}
-	for _, d := range []struct {
-		name     string
-		d        Duration
-		min, max time.Duration
-	}{
-		{"COMFYD_RETENTION", c.Retention, time.Hour, 365 * 24 * time.Hour},
-		{"COMFYD_START_TIMEOUT", c.StartTimeout, time.Second, 7 * 24 * time.Hour},
-		{"COMFYD_RUN_TIMEOUT", c.RunTimeout, time.Second, 24 * time.Hour},
-		{"COMFYD_STALL_TIMEOUT", c.StallTimeout, 5 * time.Second, 24 * time.Hour},
-	} {
-		if time.Duration(d.d) < d.min || time.Duration(d.d) > d.max {
-			return &Error{d.name, time.Duration(d.d).String(), fmt.Sprintf("from %s to %s", d.min, d.max)}
-		}
-	}
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
-		return &Error{"COMFYD_LOG_LEVEL", c.LogLevel, "debug, info, warn or error"}
-	}
-	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
-		return &Error{"COMFYD_LOG_FORMAT", c.LogFormat, "text or json"}
-	}
-	return nil
-}
-
-func (c *Config) checkAddresses() error {
-	addresses := map[string]string{"COMFYD_LISTEN": c.Listen}
-	if c.TemporalAddress == "" {
-		addresses["COMFYD_TEMPORAL_LISTEN"], addresses["COMFYD_TEMPORAL_UI_LISTEN"] = c.TemporalListen, c.TemporalUIListen
-	}
-	for _, name := range slices.Sorted(maps.Keys(addresses)) {
-		a := addresses[name]
-		host, _, err := net.SplitHostPort(a)
-		if err != nil {
-			return &Error{name, a, "host:port, such as 127.0.0.1:8080"}
-		}
-		if name != "COMFYD_LISTEN" && !loopback(host) {
-			return &Error{name, a, "a loopback address: Temporal and its UI have no login of their own here"}
-		}
-		if name == "COMFYD_LISTEN" && !loopback(host) && c.APIKeys == "" {
-			return &Error{name, a, "an address that others reach needs COMFYD_API_KEYS (tenant:secret, or @file)"}
-		}
-	}
-	return nil
-}
-
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
 
 // Embedded tells whether Temporal runs in this process.

@@ -32,7 +32,7 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		vars map[string]string
 		want []string // variable, value, what is allowed
 	}{
-		"backend":       {map[string]string{"COMFYD_BACKEND": "cuda"}, []string{"COMFYD_BACKEND", "cuda", "local or url"}},
+		"backend":       {map[string]string{"COMFYD_BACKEND": "cuda"}, []string{"COMFYD_BACKEND", "cuda", "local, url or modal"}},
 		"no urls":       {map[string]string{"COMFYD_BACKEND": "url"}, []string{"COMFYUI_URLS", "http://127.0.0.1:8188"}},
 		"bad url":       {map[string]string{"COMFYD_BACKEND": "url", "COMFYUI_URLS": "gpu:8188"}, []string{"COMFYUI_URLS", "gpu:8188", "http://"}},
 		"twice":         {map[string]string{"COMFYD_BACKEND": "url,url", "COMFYUI_URLS": "http://a"}, []string{"COMFYD_BACKEND", "url,url", "COMFYUI_URLS"}},

@@ -1,0 +1,119 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func (c *Config) check() error {
+	if err := c.checkAddresses(); err != nil {
+		return err
+	}
+	for _, b := range c.Backends {
+		if !slices.Contains([]string{"local", "url", "modal"}, b) {
+			return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "local, url or modal, or several in order of preference, separated by commas"}
+		}
+	}
+	if sorted := slices.Sorted(slices.Values(c.Backends)); len(slices.Compact(sorted)) != len(c.Backends) {
+		return &Error{"COMFYD_BACKEND", strings.Join(c.Backends, ","), "each kind once; several servers go into COMFYUI_URLS"}
+	}
+	if slices.Contains(c.Backends, "url") && len(c.ComfyURLs) == 0 {
+		return &Error{"COMFYUI_URLS", "", "COMFYD_BACKEND=url needs the addresses of ComfyUI servers, such as http://127.0.0.1:8188"}
+	}
+	for _, u := range c.ComfyURLs {
+		if !isHTTP(u) {
+			return &Error{"COMFYUI_URLS", withoutLogin(u), "an address such as http://127.0.0.1:8188, or several separated by commas"}
+		}
+	}
+	if err := c.checkModal(); err != nil {
+		return err
+	}
+	if c.StoreURL == "" {
+		return &Error{"COMFYD_STORE_URL", "", "with TEMPORAL_ADDRESS set, name a store that every api and worker reaches, such as s3://bucket?region=us-east-1 or file:///a/shared/folder"}
+	}
+	if c.TLSCert == "" && c.TLSKey != "" {
+		return &Error{"COMFYD_TLS_CERT", "", "it goes together with COMFYD_TLS_KEY"}
+	}
+	if c.TLSCert != "" && c.TLSKey == "" {
+		return &Error{"COMFYD_TLS_KEY", "", "it goes together with COMFYD_TLS_CERT"}
+	}
+	if c.PublicURL != "" && !isHTTP(c.PublicURL) {
+		return &Error{"COMFYD_PUBLIC_URL", c.PublicURL, "an address such as https://comfy.example.com"}
+	}
+	for _, d := range []struct {
+		name     string
+		d        Duration
+		min, max time.Duration
+	}{
+		{"COMFYD_RETENTION", c.Retention, time.Hour, 365 * 24 * time.Hour},
+		{"COMFYD_START_TIMEOUT", c.StartTimeout, time.Second, 7 * 24 * time.Hour},
+		{"COMFYD_RUN_TIMEOUT", c.RunTimeout, time.Second, 24 * time.Hour},
+		{"COMFYD_STALL_TIMEOUT", c.StallTimeout, 5 * time.Second, 24 * time.Hour},
+	} {
+		if time.Duration(d.d) < d.min || time.Duration(d.d) > d.max {
+			return &Error{d.name, time.Duration(d.d).String(), fmt.Sprintf("from %s to %s", d.min, d.max)}
+		}
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		return &Error{"COMFYD_LOG_LEVEL", c.LogLevel, "debug, info, warn or error"}
+	}
+	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
+		return &Error{"COMFYD_LOG_FORMAT", c.LogFormat, "text or json"}
+	}
+	return nil
+}
+
+var (
+	modalName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+	modalGPU  = regexp.MustCompile(`^[A-Za-z0-9-]{1,32}[!+]?(:[1-8])?$`)
+)
+
+func (c *Config) checkModal() error {
+	if !modalName.MatchString(c.ModalApp) {
+		return &Error{"MODAL_APP", c.ModalApp, "the name of the app as deployed: up to 63 letters, digits, dots, dashes and underscores"}
+	}
+	for _, g := range c.ModalGPUs {
+		if !modalGPU.MatchString(g) {
+			return &Error{"COMFYD_MODAL_GPUS", strings.Join(c.ModalGPUs, ","), "GPUs as Modal names them, separated by commas, such as L40S,A100-80GB,H100"}
+		}
+	}
+	if c.ModalSlots < 1 || c.ModalSlots > 1000 {
+		return &Error{"COMFYD_MODAL_SLOTS", strconv.Itoa(c.ModalSlots), "from 1 to 1000: how many jobs may be at Modal at once"}
+	}
+	return nil
+}
+
+func (c *Config) checkAddresses() error {
+	addresses := map[string]string{"COMFYD_LISTEN": c.Listen}
+	if c.TemporalAddress == "" {
+		addresses["COMFYD_TEMPORAL_LISTEN"], addresses["COMFYD_TEMPORAL_UI_LISTEN"] = c.TemporalListen, c.TemporalUIListen
+	}
+	for _, name := range slices.Sorted(maps.Keys(addresses)) {
+		a := addresses[name]
+		host, _, err := net.SplitHostPort(a)
+		if err != nil {
+			return &Error{name, a, "host:port, such as 127.0.0.1:8080"}
+		}
+		if name != "COMFYD_LISTEN" && !loopback(host) {
+			return &Error{name, a, "a loopback address: Temporal and its UI have no login of their own here"}
+		}
+		if name == "COMFYD_LISTEN" && !loopback(host) && c.APIKeys == "" {
+			return &Error{name, a, "an address that others reach needs COMFYD_API_KEYS (tenant:secret, or @file)"}
+		}
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
