@@ -19,6 +19,8 @@ type Failure struct {
 	Again bool `json:"again,omitempty"`
 	// Ran says that a prompt had started before it was lost, so that the next one counts as a retry.
 	Ran bool `json:"ran,omitempty"`
+	// Restarts is how often the backend had run the prompt beyond its submission.
+	Restarts int `json:"restarts,omitempty"`
 }
 
 // fail ends the activity for good: the workflow decides what follows.
@@ -56,8 +58,9 @@ func failureOf(err error) Failure {
 	}
 	return Failure{
 		Failure: comfy.Failure{Code: b.Code, Message: b.Message, NodeID: b.NodeID, NodeErrors: first(b.NodeErrors)},
-		Again:   b.Code == comfy.BackendLost || b.Code == comfy.BackendUnavailable || b.Code == comfy.OutputLost || b.Code == comfy.Timeout,
-		Ran:     b.Ran,
+		Again: !b.Final && (b.Code == comfy.BackendLost || b.Code == comfy.BackendUnavailable ||
+			b.Code == comfy.OutputLost || b.Code == comfy.Timeout),
+		Ran: b.Ran, Restarts: b.Restarts,
 	}
 }
 

@@ -260,6 +260,20 @@ func TestPromptKeepsItsOutcomeSmall(t *testing.T) {
 	require.True(t, final)
 }
 
+// TestFinalIsFinal, whatever the code means elsewhere.
+func TestFinalIsFinal(t *testing.T) {
+	for _, final := range []bool{false, true} {
+		b := newBench(t)
+		b.double.run = func(context.Context, *backend.Prompt, *backend.Handle, backend.Recorder) (*backend.Outcome, error) {
+			return nil, &backend.Error{Code: comfy.BackendLost, Message: "its container ended three times", Ran: true, Restarts: 2, Final: final}
+		}
+		f, _ := failure(t, b.do(t, comfy.ActivityPrompt, activities.PromptInput{Job: job, Submission: 1, StartBy: time.Now().Add(time.Hour),
+			Deadline: time.Now().Add(time.Hour), Placement: activities.Placement{Pool: b.double.Pool(), RunTimeout: time.Hour}}, nil))
+		require.Equal(t, !final, f.Again)
+		require.Equal(t, 2, f.Restarts)
+	}
+}
+
 func TestStopFindsThePromptByItsID(t *testing.T) {
 	b := newBench(t)
 	require.NoError(t, b.do(t, comfy.ActivityStop, promptInput(), nil))

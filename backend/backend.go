@@ -152,10 +152,12 @@ type Outcome struct {
 	Texts  []Text `json:"texts,omitempty"`
 	Cached bool   `json:"cached,omitempty"`
 	// StartedAt and EndedAt are the backend's word on the run, zero where it has none.
-	StartedAt   time.Time `json:"started_at,omitzero"`
-	EndedAt     time.Time `json:"ended_at,omitzero"`
-	ColdStartMS int64     `json:"cold_start_ms,omitempty"`
-	GPU         string    `json:"gpu,omitempty"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+	// Restarts is how often the backend has begun the prompt anew by itself, because a machine of its own went away.
+	Restarts    int    `json:"restarts,omitempty"`
+	ColdStartMS int64  `json:"cold_start_ms,omitempty"`
+	GPU         string `json:"gpu,omitempty"`
 }
 
 // File is an output that the backend names.

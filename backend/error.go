@@ -15,6 +15,10 @@ type Error struct {
 	NodeErrors comfy.NodeErrors
 	// Ran says that the prompt had started when it was lost, so that the retry counts against it.
 	Ran bool
+	// Restarts is how often the backend had begun the prompt anew by itself before it failed.
+	Restarts int
+	// Final says that another submission would end the same, whatever the code means elsewhere.
+	Final bool
 	// Cause is for the log.
 	Cause error
 }

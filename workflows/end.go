@@ -28,6 +28,7 @@ var (
 // again decides whether a submission that failed is followed by another: nil for yes, the job's failure for no.
 func (j *job) again(ctx workflow.Context, err error) error {
 	f := failureOf(err)
+	j.restarts += f.Restarts
 	if ctx.Err() != nil || !f.Again {
 		return err
 	}
@@ -65,14 +66,14 @@ func (j *job) result(ctx workflow.Context, place *activities.Placement, out *bac
 	}
 	return &comfy.Result{
 		Images: images, Files: c.Files, Texts: c.Texts, Cached: out.Cached,
-		Attempts: j.submission, Backend: place.Pool.Name, Metrics: m,
+		Attempts: j.attempts(), Backend: place.Pool.Name, Metrics: m,
 	}
 }
 
 // end turns what went wrong into the error with which the workflow closes.
 func (j *job) end(ctx workflow.Context, err error) error {
 	f := failureOf(err).Failure
-	f.Attempts, f.Backend = j.submission, j.status.Backend
+	f.Attempts, f.Backend = j.attempts(), j.status.Backend
 	f.Metrics.TotalMS = workflow.Now(ctx).Sub(j.created).Milliseconds()
 	canceled := ctx.Err() != nil
 	if canceled {

@@ -55,7 +55,8 @@ type job struct {
 	status  comfy.Status
 	created time.Time
 
-	submission int // of the prompt; what the client sees as attempts
+	submission int // of the prompt
+	restarts   int // of prompts, by a backend itself; the client sees both together as attempts
 	runs       int // of those, how many were lost after they had started
 	fresh      bool
 	coldStart  time.Duration
@@ -85,6 +86,7 @@ func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
 		}
 		out, err := j.prompt(ctx, place)
 		if err == nil {
+			j.restarts += out.Restarts
 			var c *activities.Collected
 			collecting := workflow.Now(ctx)
 			if c, err = j.collect(ctx, place, out); err == nil {
@@ -133,7 +135,7 @@ func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 // prompt hands the next submission to the backend and waits for its end. However it ends, nothing of it runs on.
 func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backend.Outcome, error) {
 	j.submission++
-	j.status.Attempts = j.submission
+	j.status.Attempts = j.attempts()
 	j.say(ctx, comfy.PhaseQueued, "submission %d to %s", j.submission, place.Pool.Name)
 	in := activities.PromptInput{
 		Job: j.Job, Placement: *place, Submission: j.submission, Fresh: j.fresh,
@@ -223,6 +225,9 @@ func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *ba
 	}
 	return c, nil
 }
+
+// attempts is how often the job was put on a GPU, as far as is known.
+func (j *job) attempts() int { return j.submission + j.restarts }
 
 // say keeps the query's answer and the Temporal UI's "current details" in step.
 func (j *job) say(ctx workflow.Context, p comfy.Phase, format string, args ...any) {

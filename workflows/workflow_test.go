@@ -150,6 +150,23 @@ func TestLostWhileRunningIsBounded(t *testing.T) {
 	require.Equal(t, 3, s.prompts[2].Submission)
 }
 
+// TestRestartsAreAttempts: what a backend runs again by itself costs GPU time, too.
+func TestRestartsAreAttempts(t *testing.T) {
+	s := &script{}
+	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
+		if in.Submission == 1 {
+			return nil, temporal.NewApplicationErrorWithOptions("it broke", string(comfy.BackendLost), temporal.ApplicationErrorOptions{
+				NonRetryable: true,
+				Details:      []any{activities.Failure{Failure: comfy.Failure{Code: comfy.BackendLost}, Again: true, Ran: true, Restarts: 2}},
+			})
+		}
+		return &backend.Outcome{Restarts: 1}, nil
+	}
+	res, f := run(t, newEnv(t, s), request)
+	require.Nil(t, f)
+	require.Equal(t, 5, res.Attempts, "two submissions and three restarts")
+}
+
 func TestLostWhileWaitingIsNotCharged(t *testing.T) {
 	s := &script{}
 	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
