@@ -36,9 +36,11 @@ var arrows = map[string][]string{
 	"internal/fakecomfy":               {},
 	"internal/fakeapi":                 {"comfy", "client"},
 	"internal/fakemodal":               {},
+	"internal/doctor":                  {"comfy", "backend", "examples", "modal", "internal/config", "internal/logs"},
+	"examples":                         {},
 	"internal/fakemodal/cmd/fakemodal": {"internal/fakemodal"},
 	"internal/app":                     {"*"},
-	"cmd/comfyd":                       {"internal/app", "internal/cli", "internal/config", "internal/logs"},
+	"cmd/comfyd":                       {"internal/app", "internal/cli", "internal/config", "internal/doctor", "internal/logs"},
 }
 
 func TestArrows(t *testing.T) {

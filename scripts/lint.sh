@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, vet, staticcheck and Temporal's determinism check, for both modules.
+# Formatting, vet, staticcheck and Temporal's determinism check, for both modules; black and pyflakes for the Modal app.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unformatted=$(gofmt -l $(git ls-files '*.go'))
@@ -9,3 +9,6 @@ go vet ./...
 go tool -modfile=tools/go.mod staticcheck ./...
 (cd comfy && go tool -modfile=../tools/go.mod staticcheck ./...)
 go tool -modfile=tools/go.mod workflowcheck ./workflows/...
+python=$(scripts/modal.sh)
+"$python" -m black --quiet --check --line-length 120 modal internal/fakemodal
+"$python" -m pyflakes modal internal/fakemodal

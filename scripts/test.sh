@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything that the tests need, then every test: a real ComfyUI on the CPU, a real S3 server, both modules.
+# Everything that the tests need, then every test: a real ComfyUI on the CPU, Modal's real SDKs, a real S3 server; the Python
+# app of Modal, both Go modules.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -14,10 +15,11 @@ trap cleanup EXIT
 
 echo "== tools"
 COMFYD_TEST_COMFYUI_DIR=$(scripts/comfyui.sh)
+COMFYD_TEST_MODAL_PYTHON=$(scripts/modal.sh)
 port=$(free_port)
 start_comfyui "$COMFYD_TEST_COMFYUI_DIR" "$port" "$work"
 (cd tools && go build -o "$work/versitygw" github.com/versity/versitygw/cmd/versitygw)
-export COMFYD_TEST_S3_SERVER="$work/versitygw" COMFYD_TEST_COMFYUI_DIR COMFYD_TEST_COMFYUI="http://127.0.0.1:$port"
+export COMFYD_TEST_S3_SERVER="$work/versitygw" COMFYD_TEST_COMFYUI_DIR COMFYD_TEST_MODAL_PYTHON COMFYD_TEST_COMFYUI="http://127.0.0.1:$port"
 export COMFYD_TEST_COMFY_CLI=1
 
 echo "== lint"
@@ -26,6 +28,7 @@ scripts/lint.sh
 wait_for "$COMFYD_TEST_COMFYUI/system_stats" 300 "$comfyui_pid" || { cat "$work/log"; echo "ComfyUI did not start"; exit 1; }
 
 echo "== tests"
+(cd modal && "$COMFYD_TEST_MODAL_PYTHON" -m pytest -q)
 # The embedded Temporal server takes minutes to build with the race detector: what links it is tested without.
 linked='internal/embedded|internal/app|cmd/comfyd'
 (cd comfy && go test -race ./...)

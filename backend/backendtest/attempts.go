@@ -59,7 +59,7 @@ type result struct {
 }
 
 func (s *suite) reattach() {
-	p := s.prompt(slow(400))
+	p := s.prompt(slow(slowRows))
 	leave, h, end := s.start(p)
 	leave()
 	r := <-end
@@ -73,7 +73,7 @@ func (s *suite) reattach() {
 	require.Empty(s.T, rec.Handles(), "it was submitted anew")
 	require.Equal(s.T, p.ID, out.Handle.PromptID)
 	require.Len(s.T, out.Files, 1)
-	s.solid(out, out.Files[0], 384, 3200, color.NRGBA{})
+	s.solid(out, out.Files[0], 384, 8*slowRows, color.NRGBA{})
 }
 
 func (s *suite) reattachEnded() {
@@ -87,7 +87,7 @@ func (s *suite) reattachEnded() {
 
 // reattachAnywhere: of an attempt that left no handle, only the prompt's ID is known.
 func (s *suite) reattachAnywhere() {
-	p := s.prompt(slow(400))
+	p := s.prompt(slow(slowRows))
 	leave, _, end := s.start(p)
 	leave()
 	require.ErrorIs(s.T, (<-end).err, context.Canceled)
@@ -111,7 +111,7 @@ func (s *suite) reattachAnywhere() {
 func (s *suite) reattachUnknown() { s.gone(s.prompt(solid(8, 8, 1, 6))) }
 
 func (s *suite) cancelRunning() {
-	p := s.prompt(slow(400))
+	p := s.prompt(slow(slowRows))
 	_, h, end := s.start(p)
 	require.NoError(s.T, s.b.Cancel(s.ctx, h))
 	r := <-end
@@ -121,7 +121,7 @@ func (s *suite) cancelRunning() {
 }
 
 func (s *suite) cancelWaiting() {
-	slowly := s.prompt(slow(400))
+	slowly := s.prompt(slow(slowRows))
 	_, _, end := s.start(slowly)
 	waiting := s.prompt(solid(8, 8, 1, 8))
 	ctx, leave := context.WithCancel(s.ctx)

@@ -275,7 +275,10 @@ func (s *suite) release() {
 	_, _, err := s.b.Open(s.ctx, out.Handle, out.Files[0])
 	s.fails(err, comfy.OutputLost)
 	s.solid(keep, keep.Files[0], 16, 16, color.NRGBA{9, 9, 9, 255})
-	s.gone(p)
+	h := last(rec)
+	h.CallID = ""
+	_, err = s.b.Run(s.ctx, p, &h, NewRecorder())
+	s.fails(err, comfy.BackendLost) // whether it had run, a backend may know
 
 	missing := keep.Files[0]
 	missing.Filename = "no-such-file.png"

@@ -11,6 +11,7 @@ import (
 	"github.com/comfyd/comfyd/internal/app"
 	"github.com/comfyd/comfyd/internal/cli"
 	"github.com/comfyd/comfyd/internal/config"
+	"github.com/comfyd/comfyd/internal/doctor"
 	"github.com/comfyd/comfyd/internal/logs"
 )
 
@@ -39,6 +40,7 @@ func root(version string) *cobra.Command {
 		},
 	)
 	cmd.AddCommand(cli.Commands(cli.System())...)
+	cmd.AddCommand(doctor.Commands()...)
 	return cmd
 }
 

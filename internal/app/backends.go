@@ -3,11 +3,14 @@ package app
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/backend/comfyhttp"
 	"github.com/comfyd/comfyd/backend/localcomfy"
+	"github.com/comfyd/comfyd/internal/logs"
+	"github.com/comfyd/comfyd/modal"
 )
 
 // backends opens what COMFYD_BACKEND names, in its order. The role api has none.
@@ -33,6 +36,10 @@ func (a *App) open(ctx context.Context, kind string) (backend.Backend, error) {
 		return localcomfy.Start(ctx, localcomfy.Options{
 			Dir: a.config.ComfyDir, DataDir: a.config.DataDir, Python: a.config.ComfyPython, Args: a.config.ComfyArgs,
 			StallTimeout: time.Duration(a.config.StallTimeout), Log: a.log,
+		})
+	case "modal":
+		return modal.New(modal.Options{
+			App: a.config.ModalApp, GPUs: a.config.ModalGPUs, Slots: a.config.ModalSlots, Log: a.log, SDKLog: slog.New(logs.Slog(a.log)),
 		})
 	default: // "url": config allows nothing else
 		return comfyhttp.New(comfyhttp.Options{

@@ -65,6 +65,10 @@ func (e entry) body(t *testing.T) map[string]any {
 func TestCorpus(t *testing.T) {
 	a := start(t, map[string]string{"COMFYUI_URLS": comfyURL(t)})
 	a.ready()
+	corpus(t, a)
+}
+
+func corpus(t *testing.T, a *api) {
 	var entries []entry
 	require.NoError(t, json.Unmarshal(testdata(t, "index.json"), &entries))
 	require.Len(t, entries, 50)

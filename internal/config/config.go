@@ -83,16 +83,21 @@ func DotEnv() error {
 
 // Load reads the environment. It makes the data folder, the API key and the signing key where they are missing.
 func Load() (*Config, error) {
+	c, err := Read()
+	if err != nil {
+		return nil, err
+	}
+	return c, c.secrets()
+}
+
+// Read reads the environment, without keys, and makes nothing.
+func Read() (*Config, error) {
 	vars := map[string]string{}
 	for _, kv := range os.Environ() {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
 	}
-	c, err := Parse(vars)
-	if err != nil {
-		return nil, err
-	}
-	return c, c.secrets()
+	return Parse(vars)
 }
 
 // Parse makes a Config of variables, and changes nothing anywhere. Errors are *Error.

@@ -1,0 +1,61 @@
+"""Who runs which prompt: the record by which a prompt_id runs in one call only, however often it is spawned.
+
+A modal.Dict, prompt_id -> call ID, or BARRED. Its put with skip_if_exists is atomic at Modal.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import modal
+
+from . import settings
+from .errors import StartFailed
+
+BARRED = ""  # in place of a call ID: the prompt may never run any more
+PATIENCE = 30.0  # seconds for one question
+
+
+def open_book() -> modal.Dict:
+    """The app's ledger; it is made when it is first used."""
+    return modal.Dict.from_name(f"{settings.from_env().app}-ledger", create_if_missing=True)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the ledger says about a prompt after a call has asked for it."""
+
+    mine: bool
+    holder: str  # the call that has it, BARRED for none ever
+
+
+async def claim(book: Any, prompt_id: str, call_id: str) -> Claim:
+    """Enters a prompt for a call unless it is entered already.
+
+    The same call may claim twice: Modal starts an input again after it has taken its container away (preemption).
+    StartFailed when the ledger does not answer.
+    """
+    try:
+        async with asyncio.timeout(2 * PATIENCE):
+            holder = None
+            while holder is None:  # between the two questions the entry may expire
+                if await book.put.aio(prompt_id, call_id, skip_if_exists=True):
+                    return Claim(True, call_id)
+                holder = await book.get.aio(prompt_id)
+    except Exception as e:
+        raise StartFailed(
+            f"the ledger of prompts does not answer, and without it the prompt might run twice: {e!r}"
+        ) from None
+    return Claim(holder == call_id, holder)
+
+
+def locate(prompt_id: str, bar: bool = False, book: Any = None) -> str:
+    """The ID of the call that has claimed a prompt, "" for none.
+
+    With bar, a prompt that nobody has claimed can never be claimed any more. `book` is the app's own where it is not
+    given. Errors are Modal's.
+    """
+    book = book or open_book()
+    if bar and book.put(prompt_id, BARRED, skip_if_exists=True):
+        return ""
+    return book.get(prompt_id) or ""

@@ -1,0 +1,78 @@
+"""A Runner with a real ComfyUI, and what to look at it with."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from support_graphs import Book, Channel, solid
+
+from comfyd_modal.comfyui import ComfyUI
+from comfyd_modal.payload import read, unpack
+from comfyd_modal.place import Place
+from comfyd_modal.runner import Runner
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Bench:
+    """A Runner, and what to look at it with."""
+
+    def __init__(self, work: Path, folder: Path, python: str):
+        self.place = Place(folder, python, work, ("--cpu",), models=work / "models")
+        self.ended = 0
+        self.book = Book()
+        self.runner = Runner(self.place, book=self.book, channel=Channel(), gpu_snapshot=False, end_container=self._end)
+
+    async def _end(self) -> None:
+        self.ended += 1
+
+    @property
+    def comfy(self) -> ComfyUI:
+        """The Runner's ComfyUI."""
+        return self.runner._comfy
+
+    def use(self, channel: Channel) -> Channel:
+        """Puts another queue into the Runner."""
+        self.runner._channel = channel
+        return channel
+
+    def start(self, graph: dict | str, inputs: list | None = None, **options: Any) -> Coroutine[Any, Any, bytes]:
+        """One call of run."""
+        options.setdefault("prompt_id", str(uuid.uuid4()))
+        options.setdefault("progress", False)
+        text = graph if isinstance(graph, str) else json.dumps(graph)
+        return self.runner.run(text, "job-1", json.dumps(options), inputs)
+
+    def run(self, graph: dict | str, inputs: list | None = None, **options: Any) -> tuple[dict, bytes]:
+        """One call of run to its end: the manifest and the payload."""
+        payload = asyncio.run(self.start(graph, inputs, **options))
+        return unpack(payload)[0], payload
+
+    def ask(self, path: str) -> Any:
+        """What ComfyUI answers to GET path."""
+        return json.loads(self.comfy.get(path, 10))
+
+    def left(self) -> list[str]:
+        """Files in the folders of the job."""
+        folders = (self.place.work / name for name in ("input", "output", "temp"))
+        return [str(path) for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+    def assert_clean(self) -> None:
+        """Asserts that nothing of a prompt is left, and that the next one runs."""
+        if self.comfy.alive():
+            self.comfy.wait_ready()
+            assert self.ask("/history") == {}
+            assert self.ask("/queue") == {"queue_running": [], "queue_pending": []}
+        assert self.left() == []
+        manifest, payload = self.run(solid())
+        assert manifest["history"]["status"]["status_str"] == "success"
+        assert read(payload, manifest["files"][0]).startswith(PNG)
+
+    async def running(self) -> None:
+        """Waits until ComfyUI runs a prompt, 30 s at most."""
+        async with asyncio.timeout(30):
+            while not (await asyncio.to_thread(self.ask, "/queue"))["queue_running"]:
+                await asyncio.sleep(0.05)
