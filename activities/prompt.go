@@ -61,7 +61,7 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 		return nil, fail(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
 	}
 	defer a.load.enter(in.Placement.Pool.Name, in.Job.ID)()
-	p, err := a.prompt(ctx, in.Job, in.Submission, in.Fresh)
+	p, err := a.prompt(ctx, in.Job, b.Pool(), in.Submission, in.Fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 // carry runs the prompt, or goes on with the one that an earlier attempt has posted.
 func (a *Activities) carry(ctx context.Context, b backend.Backend, p *backend.Prompt, rec *recorder) (*backend.Outcome, error) {
 	h := rec.handle()
-	if h != nil || activity.GetInfo(ctx).Attempt == 1 {
+	if h != nil || activity.GetInfo(ctx).Attempt == 1 || b.Pool().Idempotent {
 		return b.Run(ctx, p, h, rec)
 	}
 	// The earlier attempt has left no handle: either it died before it posted, or the heartbeat that held the handle

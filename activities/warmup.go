@@ -27,7 +27,7 @@ const (
 // is well and has a slot free; where all are full, the first. It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as
 // the job may wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
-	p, err := a.prompt(ctx, job, 0, false)
+	p, err := a.prompt(ctx, job, backend.Pool{}, 0, false)
 	if err != nil {
 		return nil, err
 	}
@@ -70,10 +70,12 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	var waits []string
 	var refused *backend.Error
 	var queue *backend.Pool // well, but full
+	want := backend.WantOf(&job.Request)
 	for _, b := range a.o.Backends {
-		if !backend.WantOf(&job.Request).Fits(b.Pool()) {
+		if !want.Fits(b.Pool()) {
 			continue
 		}
+		p.GPU = want.GPUOf(b.Pool())
 		err := b.Ready(ctx, p)
 		if err == nil {
 			pool := b.Pool()
@@ -123,8 +125,9 @@ func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 		a.o.Log.WithError(err).Warn("cannot read which pools other workers serve")
 		return nil
 	}
+	want := backend.WantOf(&job.Request)
 	for _, p := range pools {
-		if backend.WantOf(&job.Request).Fits(p) && a.backend(p.Name) == nil {
+		if want.Fits(p) && a.backend(p.Name) == nil {
 			return &p
 		}
 	}
@@ -155,8 +158,8 @@ func orNone(waits []string) []string {
 	return waits
 }
 
-// prompt builds the n-th submission of a job from its request.
-func (a *Activities) prompt(ctx context.Context, job Job, n int, fresh bool) (*backend.Prompt, error) {
+// prompt builds the n-th submission of a job to a pool from its request.
+func (a *Activities) prompt(ctx context.Context, job Job, pool backend.Pool, n int, fresh bool) (*backend.Prompt, error) {
 	raw := []byte(job.Request.Workflow)
 	if job.Request.WorkflowRef != "" {
 		var err error
@@ -176,7 +179,7 @@ func (a *Activities) prompt(ctx context.Context, job Job, n int, fresh bool) (*b
 	p := &backend.Prompt{
 		JobID: job.ID, ID: PromptID(job, n), Submission: n, Graph: g,
 		ExtraPNGInfo: job.Request.ExtraPNGInfo, Fresh: fresh, StallTimeout: a.o.Limits.Stall,
-		RunTimeout: orDefault(job.Request.TimeoutSeconds, a.o.Limits.Run), GPU: job.Request.GPU,
+		RunTimeout: orDefault(job.Request.TimeoutSeconds, a.o.Limits.Run), GPU: backend.WantOf(&job.Request).GPUOf(pool),
 	}
 	for _, in := range job.Request.Images {
 		p.Inputs = append(p.Inputs, backend.Input{

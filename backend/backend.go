@@ -63,6 +63,8 @@ type Pool struct {
 	// Slots is how many prompts may be handed over at once: two for each server, one running and one waiting, so that
 	// the GPU never idles between two jobs.
 	Slots int `json:"slots"`
+	// Idempotent says that a prompt which is handed over twice under one ID runs once, and both follow it.
+	Idempotent bool `json:"idempotent,omitempty"`
 	// GPUs are the kinds that a job may ask for with "gpu"; none where the pool's hardware is what it is.
 	GPUs []string `json:"gpus,omitempty"`
 }

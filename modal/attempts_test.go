@@ -228,3 +228,18 @@ func TestCancel(t *testing.T) {
 	w.fails(busy[1], comfy.Canceled)
 	require.Equal(t, 2, w.executions())
 }
+
+// TestCancelOfADeafCall: a container that does not stop its call is ended.
+func TestCancelOfADeafCall(t *testing.T) {
+	w := newWorld(t, nil)
+	w.ready(w.b)
+	end := w.run(w.ctx(), w.prompt(script{"sleep": 60, "stubborn": true}), nil)
+	id := w.running()
+	began := time.Now()
+	require.NoError(t, w.b.Cancel(w.ctx(), backend.Handle{CallID: id}))
+	require.Greater(t, time.Since(began), w.b.t.terminate)
+	require.Less(t, time.Since(began), 15*time.Second)
+	w.fails(end, comfy.Canceled)
+	w.ready(w.b)
+	w.succeeds(w.run(w.ctx(), w.prompt(nil), nil))
+}

@@ -110,8 +110,11 @@ func (b *Backend) Release(ctx context.Context, h backend.Handle, _ []backend.Fil
 }
 
 // Cancel implements [backend.Backend]. Modal tells the call's container, which takes the prompt out of ComfyUI; it ends
-// when the call has an output. Without a call's ID the ledger is asked who has the prompt, and nobody ever will who has
-// not yet.
+// when the call has an output. A container may miss that, where it comes while the call is just beginning there (modal
+// 1.6.4, container_io_manager.py: IOContext.cancel), or be unable to obey: so it is told again, and in the end Modal is
+// told to end the container, in which nothing else runs.
+//
+// Without a call's ID the ledger is asked who has the prompt, and nobody ever will who has not yet.
 func (b *Backend) Cancel(ctx context.Context, h backend.Handle) error {
 	id := h.CallID
 	if id == "" {
@@ -124,26 +127,23 @@ func (b *Backend) Cancel(ctx context.Context, h backend.Handle) error {
 		}
 	}
 	wait := newPause(b.t.again, b.t.againMost)
-	asked := false
+	var first time.Time      // when the container was told
+	hold := time.Duration(0) // a call that has ended is left as it is
 	var last error
 	for {
-		hold := time.Duration(0) // one that has ended is left as it is
-		if asked {
-			hold = b.t.poll
-		}
 		item, err := b.poll(ctx, id, hold, false)
 		if item != nil || errors.Is(err, errGone) {
 			return nil
 		}
-		if err == nil && !asked {
-			b.stopped.put(id, struct{}{})
-			quick, done := context.WithTimeout(ctx, b.t.call)
-			_, err = b.client.raw.FunctionCallCancel(quick, pb.FunctionCallCancelRequest_builder{FunctionCallId: id}.Build())
-			done()
-			if isNotFound(err) {
+		if err == nil && ctx.Err() == nil {
+			if first.IsZero() {
+				first = time.Now()
+				b.stopped.put(id, struct{}{})
+			}
+			if err = b.tellCancel(ctx, id, time.Since(first) >= b.t.terminate); isNotFound(err) {
 				return nil
 			}
-			asked = err == nil
+			hold = b.t.cancelAgain
 		}
 		if err == nil && ctx.Err() == nil {
 			continue
@@ -155,6 +155,13 @@ func (b *Backend) Cancel(ctx context.Context, h backend.Handle) error {
 			return unstopped(ctx, last)
 		}
 	}
+}
+
+func (b *Backend) tellCancel(ctx context.Context, id string, terminate bool) error {
+	ctx, done := context.WithTimeout(ctx, b.t.call)
+	defer done()
+	_, err := b.client.raw.FunctionCallCancel(ctx, pb.FunctionCallCancelRequest_builder{FunctionCallId: id, TerminateContainers: terminate}.Build())
+	return err
 }
 
 // unstopped is the error of a prompt that may run on.

@@ -20,6 +20,7 @@ type manifest struct {
 	V         int             `json:"v"`
 	End       string          `json:"end"` // "history", "refused", "duplicate", "barred" or "failed"
 	Container container       `json:"container"`
+	Starts    int             `json:"starts"` // containers that have begun it, the last one included
 	StartedMS int64           `json:"started_ms"`
 	EndedMS   int64           `json:"ended_ms"`
 	History   comfyui.History `json:"history"`

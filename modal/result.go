@@ -33,6 +33,10 @@ func (r *run) finish(ctx context.Context, item *pb.FunctionGetOutputsItem) (out 
 	switch m.End {
 	case "history":
 		out, err = r.outcome(m)
+		var failed *backend.Error
+		if errors.As(err, &failed) {
+			failed.Restarts = m.restarts()
+		}
 		return out, "", err
 	case "refused":
 		return nil, "", r.refused(m)
@@ -43,6 +47,9 @@ func (r *run) finish(ctx context.Context, item *pb.FunctionGetOutputsItem) (out 
 	case "barred":
 		return nil, "", backend.Errorf(comfy.BackendLost, "the prompt was given up before a container at Modal took it")
 	case "failed":
+		if comfy.Code(m.Code) == comfy.BackendLost { // Modal would start containers for it without end; the app does not
+			return nil, "", &backend.Error{Code: comfy.BackendLost, Message: m.Message, Ran: true, Final: true, Restarts: m.restarts()}
+		}
 		return nil, "", &backend.Error{Code: userCode(m.Code), Message: orElse(comfyui.Scrub(m.Message), "the app at Modal gives no reason")}
 	}
 	return nil, "", &backend.Error{Code: comfy.Internal, Ran: true, Message: "the app at Modal ended the prompt in a way that this comfyd does not know (" + firstLine(m.End) + "); deploy the app that belongs to it"}
@@ -118,7 +125,7 @@ func (r *run) outcome(m *manifest) (*backend.Outcome, error) {
 			return nil, err
 		}
 	}
-	out := &backend.Outcome{Handle: r.h, Cached: r.plan.AllCached(m.History.CachedNodes()), ColdStartMS: m.Container.ColdStartMS, GPU: m.Container.GPU}
+	out := &backend.Outcome{Handle: r.h, Cached: r.plan.AllCached(m.History.CachedNodes()), ColdStartMS: m.Container.ColdStartMS, GPU: m.Container.GPU, Restarts: m.restarts()}
 	if err := r.collect(m, out); err != nil {
 		return nil, err
 	}
@@ -168,6 +175,9 @@ func (r *run) collect(m *manifest, out *backend.Outcome) error {
 	}
 	return nil
 }
+
+// restarts is how often Modal has begun the call anew by itself, after it had taken the container away or that had died.
+func (m *manifest) restarts() int { return max(m.Starts-1, 0) }
 
 // find returns where a file of an outcome lies.
 func (x *index) find(f backend.File) (entry, bool) {

@@ -26,7 +26,8 @@ func realApp(t *testing.T, change func(o *fakemodal.Options)) *fakemodal.Server 
 		Dir: t.TempDir(), Python: python(t), AppFile: "modal_comfy_api.py", Log: t.Logf,
 		DeployEnv: map[string]string{"COMFYD_MODAL_MAX_CONTAINERS": "1", "COMFYD_MODAL_SCALEDOWN_WINDOW": "600"},
 		Env: map[string]string{"COMFYD_COMFYUI_DIR": comfyui, "COMFYD_COMFYUI_PYTHON": filepath.Join(comfyui, ".venv/bin/python"),
-			"COMFYD_COMFYUI_ARGS": "--cpu", "COMFYD_WORK_DIR": t.TempDir()},
+			"COMFYD_COMFYUI_ARGS": "--cpu",
+			"COMFYD_WORK_DIR":     fakemodal.ContainerDir, "COMFYD_MODELS_DIR": fakemodal.VolumesDir + "/comfyd-models"},
 		Secrets: map[string]map[string]string{"HUGGINGFACE_ACCESS_TOKEN": {"HUGGINGFACE_ACCESS_TOKEN": "hf_test"}},
 	}
 	if change != nil {

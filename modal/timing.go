@@ -37,6 +37,8 @@ type timing struct {
 	warmed      time.Duration // a container that came up so lately is there, whatever the statistics say
 	aside       time.Duration // the first pause after containers failed to start, doubling up to asideMost
 	asideMost   time.Duration
+	cancelAgain time.Duration // between two words to a container that a call is cancelled
+	terminate   time.Duration // before the container itself is ended; whoever cancels may give up soon after
 	giveUp      time.Duration // for stopping a call that nobody will follow
 	resultTries int           // how often a result's bytes are asked for when its blob is missing
 }
@@ -50,7 +52,7 @@ func defaultTiming() timing {
 		spawn: 90 * time.Second, spawnRate: 256 << 10,
 		channel: 20 * time.Second, graph: 10 * time.Second, blob: time.Minute, stats: time.Second,
 		warm: time.Hour, warmed: 30 * time.Second, aside: 10 * time.Second, asideMost: 5 * time.Minute,
-		giveUp: 15 * time.Second, resultTries: 3,
+		cancelAgain: 3 * time.Second, terminate: 11 * time.Second, giveUp: 15 * time.Second, resultTries: 3,
 	}
 }
 

@@ -28,6 +28,7 @@ func quick() timing {
 	t.look, t.lookSick, t.catalogFresh, t.catalogAgain = 200*time.Millisecond, 50*time.Millisecond, 2*time.Second, 200*time.Millisecond
 	t.poll, t.channel, t.again, t.againMost, t.gone = 2*time.Second, 2*time.Second, 20*time.Millisecond, 200*time.Millisecond, 50*time.Millisecond
 	t.throttle, t.graph, t.stats, t.aside = 300*time.Millisecond, 300*time.Millisecond, 100*time.Millisecond, 300*time.Millisecond
+	t.cancelAgain, t.terminate = 500*time.Millisecond, 3*time.Second
 	return t
 }
 

@@ -39,7 +39,7 @@ func (a *App) open(ctx context.Context, kind string) (backend.Backend, error) {
 		})
 	case "modal":
 		return modal.New(modal.Options{
-			App: a.config.ModalApp, GPUs: a.config.ModalGPUs, Slots: a.config.ModalSlots, Log: a.log, SDKLog: slog.New(logs.Slog(a.log)),
+			App: a.config.ModalApp, Environment: a.config.ModalEnv, GPUs: a.config.ModalGPUs, Slots: a.config.ModalSlots, Log: a.log, SDKLog: slog.New(logs.Slog(a.log)),
 		})
 	default: // "url": config allows nothing else
 		return comfyhttp.New(comfyhttp.Options{

@@ -1,11 +1,10 @@
 package app_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
-	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,54 +13,24 @@ import (
 	"github.com/comfyd/comfyd/internal/fakemodal"
 )
 
-// fakeModal is a Modal on which the product's own app is deployed by the real `modal deploy`; its containers run the
-// product's own Python with a real ComfyUI on the CPU, one at a time.
-func fakeModal(t *testing.T, change ...func(*fakemodal.Options)) *fakemodal.Server {
-	t.Helper()
-	python, comfyUI := os.Getenv("COMFYD_TEST_MODAL_PYTHON"), os.Getenv("COMFYD_TEST_COMFYUI_DIR")
-	if python == "" || comfyUI == "" {
-		t.Skip("COMFYD_TEST_MODAL_PYTHON and COMFYD_TEST_COMFYUI_DIR are not set: make test prepares both and sets them")
-	}
-	dir := t.TempDir()
-	o := fakemodal.Options{
-		Dir: filepath.Join(dir, "modal"), Python: python, AppFile: filepath.Join("..", "..", "modal", "modal_comfy_api.py"),
-		Secrets:   map[string]map[string]string{"HUGGINGFACE_ACCESS_TOKEN": {"HUGGINGFACE_ACCESS_TOKEN": "hf_fake"}},
-		DeployEnv: map[string]string{"COMFYD_MODAL_MAX_CONTAINERS": "1"},
-		Env: map[string]string{
-			"COMFYD_COMFYUI_DIR": comfyUI, "COMFYD_COMFYUI_PYTHON": filepath.Join(comfyUI, ".venv", "bin", "python"), "COMFYD_COMFYUI_ARGS": "--cpu",
-			"COMFYD_MODELS_DIR": filepath.Join(dir, "models"),
-		},
-		Log: t.Logf,
-	}
-	require.NoError(t, os.Mkdir(filepath.Join(dir, "models"), 0o755))
-	for _, f := range change {
-		f(&o)
-	}
-	m, err := fakemodal.Start(o)
-	require.NoError(t, err)
-	t.Cleanup(m.Stop)
-	ctx, done := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer done()
-	_, err = m.Deploy(ctx)
-	require.NoError(t, err)
-	for k, v := range m.Env() {
-		t.Setenv(k, v)
-	}
-	return m
-}
-
 // startModal runs a whole comfyd on a fake Modal and waits until it has the catalogue.
 func startModal(t *testing.T, vars map[string]string, change ...func(*fakemodal.Options)) (*fakemodal.Server, *api) {
 	t.Helper()
-	m := fakeModal(t, change...)
+	m := fakemodal.Product(t, change...)
+	for k, v := range m.Env() {
+		t.Setenv(k, v)
+	}
 	all := map[string]string{"COMFYD_BACKEND": "modal"}
 	for k, v := range vars {
 		all[k] = v
 	}
 	a := start(t, all)
 	a.ready()
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(m.Calls(), func(c fakemodal.Call) bool { return c.Function == "catalog" && c.State == fakemodal.Done })
+	}, 2*time.Minute, 100*time.Millisecond, "the catalogue was not asked for")
 	unknown := map[string]any{"workflow": json.RawMessage(`{"1":{"class_type":"NoSuchNode","inputs":{}}}`)}
-	require.Eventually(t, func() bool { return a.do("POST", "/submit_workflow", unknown).code == 400 }, 2*time.Minute, time.Second, "no catalogue")
+	require.Eventually(t, func() bool { return a.do("POST", "/submit_workflow", unknown).code == 400 }, time.Minute, 500*time.Millisecond, "the catalogue is not known")
 	return m, a
 }
 
@@ -115,12 +84,12 @@ func jobsGPU(a *api) {
 // TestMisbehavioursOfModal: what a client sees of each.
 func TestMisbehavioursOfModal(t *testing.T) {
 	m, a := startModal(t, map[string]string{"COMFYD_RUN_TIMEOUT": "10m"}, func(o *fakemodal.Options) { o.PreemptGrace = 2 * time.Second })
-	running := func(t *testing.T) (id, call string) {
+	start := func(t *testing.T, workflow json.RawMessage) (id, call string) {
 		before := map[string]bool{}
 		for _, c := range m.Calls() {
 			before[c.ID] = true
 		}
-		id = a.submit(map[string]any{"workflow": slow(t)})
+		id = a.submit(map[string]any{"workflow": workflow})
 		require.Eventually(t, func() bool {
 			p, _ := a.do("GET", "/status/"+id, nil).body["progress"].(map[string]any)
 			return p != nil && p["value"].(float64) > 0
@@ -133,6 +102,7 @@ func TestMisbehavioursOfModal(t *testing.T) {
 		t.Fatal("no call was made")
 		return "", ""
 	}
+	running := func(t *testing.T) (id, call string) { return start(t, slow(t)) }
 	t.Run("preempted", func(t *testing.T) {
 		id, call := running(t)
 		require.NoError(t, m.Preempt(call))
@@ -183,7 +153,7 @@ func TestMisbehavioursOfModal(t *testing.T) {
 		require.Equal(t, "COMPLETED", a.finish(id)["status"], "the job has waited")
 	})
 	t.Run("cancelled in Modal's queue", func(t *testing.T) {
-		first, call := running(t)
+		first, call := start(t, bytes.ReplaceAll(slow(t), []byte("2304"), []byte("9216"))) // a minute, if it is let
 		waiting := a.submit(map[string]any{"workflow": graph(34, "waits at Modal")})
 		require.Eventually(t, func() bool { return queued(m) == 1 }, time.Minute, 50*time.Millisecond)
 		require.Equal(t, 202, a.do("POST", "/cancel/"+waiting, nil).code)
@@ -218,51 +188,4 @@ func TestNoContainerComesUp(t *testing.T) {
 	require.Equal(t, "backend_unavailable", status["code"], "%v", status)
 	require.Contains(t, status["error"], "no CUDA device")
 	require.NotContains(t, status["error"], "Traceback")
-}
-
-// TestBigResultAtModal: fifty megabytes pass through the worker to the store without being held in memory.
-func TestBigResultAtModal(t *testing.T) {
-	_, a := startModal(t, nil)
-	g := json.RawMessage(`{"1":{"class_type":"EmptyImage","inputs":{"width":4096,"height":4096,"batch_size":1,"color":1}},
-		"2":{"class_type":"ImageAddNoise","inputs":{"image":["1",0],"seed":7,"strength":1.0}},
-		"3":{"class_type":"SaveImage","inputs":{"images":["2",0],"filename_prefix":"big"}}}`)
-	a.finish(a.submit(map[string]any{"workflow": graph(41, "warm")}))
-	peak := peakMemory()
-	id := a.submit(map[string]any{"workflow": g})
-	require.Eventually(t, func() bool { return a.do("GET", "/status/"+id+"?wait=5&output=url", nil).code == 200 }, 2*time.Minute, time.Millisecond)
-	grown := peak()
-	o := outputs(t, a.do("GET", "/status/"+id+"?output=url", nil).body)[0]
-	require.Greater(t, o["size_bytes"], 45e6)
-	t.Logf("a result of %.1f MB: the heap grew by at most %.1f MB", o["size_bytes"].(float64)/1e6, float64(grown)/1e6)
-	require.Less(t, grown, int64(32<<20))
-}
-
-// peakMemory watches the heap until the function that it returns is called, which tells by how much it grew at most.
-func peakMemory() func() int64 {
-	live := func() int64 {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	runtime.GC()
-	base, most := live(), int64(0)
-	quit, gone := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(gone)
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-tick.C:
-				most = max(most, live()-base)
-			}
-		}
-	}()
-	return func() int64 {
-		close(quit)
-		<-gone
-		return most
-	}
 }

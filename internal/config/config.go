@@ -36,8 +36,9 @@ type Config struct {
 	ComfyPython string   `env:"COMFYUI_PYTHON"`
 	ComfyArgs   []string `env:"COMFYUI_ARGS" envSeparator:" "`
 
-	// Modal's own settings (MODAL_TOKEN_ID, MODAL_ENVIRONMENT, ...) are read by Modal's SDK.
+	// Modal's own settings (MODAL_TOKEN_ID, MODAL_TOKEN_SECRET, MODAL_PROFILE, ...) are read by Modal's SDK.
 	ModalApp   string   `env:"MODAL_APP" envDefault:"comfyd"`
+	ModalEnv   string   `env:"MODAL_ENVIRONMENT"`
 	ModalGPUs  []string `env:"COMFYD_MODAL_GPUS"`
 	ModalSlots int      `env:"COMFYD_MODAL_SLOTS" envDefault:"16"`
 

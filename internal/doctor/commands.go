@@ -72,5 +72,5 @@ func open() (*modal.Backend, error) {
 		return nil, err
 	}
 	log := logs.New(logs.Options{Level: "error", Format: c.LogFormat, Out: os.Stderr})
-	return modal.New(modal.Options{App: c.ModalApp, GPUs: c.ModalGPUs, Slots: c.ModalSlots, Log: log, SDKLog: slog.New(logs.Slog(log))})
+	return modal.New(modal.Options{App: c.ModalApp, Environment: c.ModalEnv, GPUs: c.ModalGPUs, Slots: c.ModalSlots, Log: log, SDKLog: slog.New(logs.Slog(log))})
 }

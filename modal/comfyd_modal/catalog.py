@@ -5,7 +5,7 @@ import gzip
 import json
 import os
 
-from . import models, place, settings
+from . import models, place, settings, volume
 from .client import loads
 from .comfyui import ComfyUI
 from .payload import finite
@@ -16,6 +16,7 @@ def catalog(where: place.Place | None = None) -> bytes:
 
     It starts a ComfyUI with --cpu and ends it; StartFailed when that does not come up.
     """
+    volume.reload()
     where = where or place.from_env()
     args = tuple(a for a in where.args if a != "--cpu") + ("--cpu",)
     # Its own folder: a ComfyUI may run beside it.

@@ -17,7 +17,8 @@ from .listener import Listener
 from .options import Options
 from .payload import Blobs
 from .progress import Progress
-from .prompt import Prompt, Refused
+from .prompt import Prompt, Refused, names_model
+from .volume import OutOfDate
 
 log = logging.getLogger("comfyd")
 
@@ -28,13 +29,25 @@ T = TypeVar("T")
 
 
 class Job:
-    """Runs one prompt in a ComfyUI that is up. `give_up` is called for a ComfyUI that does not stop its prompt."""
+    """Runs one prompt in a ComfyUI that is up.
 
-    def __init__(self, comfy: ComfyUI, sweeper: Sweeper, options: Options, give_up: Callable[[], Awaitable[None]]):
+    `give_up` ends the container: for a ComfyUI that does not stop its prompt, and for one that cannot see new models.
+    `reload` shows it models that came after the container's start; volume.OutOfDate when it cannot.
+    """
+
+    def __init__(
+        self,
+        comfy: ComfyUI,
+        sweeper: Sweeper,
+        options: Options,
+        give_up: Callable[[], Awaitable[None]],
+        reload: Callable[[], Awaitable[None]],
+    ):
         self._comfy = comfy
         self._sweeper = sweeper
         self._options = options
         self._give_up = give_up
+        self._reload = reload
 
     async def run(
         self, graph: dict[str, Any], inputs: list[list], progress: Progress | None
@@ -74,7 +87,7 @@ class Job:
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": prompt_id}
         body["extra_data"] = {} if png is None else {"extra_pnginfo": png}
         try:
-            entry = await prompt.run(body)
+            entry = await self._run(prompt, body)
         except Refused as e:
             return {"end": "refused", "status": e.answer.status, "answer": e.answer.body}, blobs
         history = {"outputs": entry.get("outputs") or {}, "status": entry.get("status") or {}}
@@ -91,6 +104,22 @@ class Job:
             "frames": collect.frames(listener.frames, blobs),
             "frames_gap": listener.gap,
         }, blobs
+
+    async def _run(self, prompt: Prompt, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await prompt.run(body)
+        except Refused as e:
+            if not names_model(e.answer.body):
+                raise
+        # The backend's catalogue may know a model that is newer than this container.
+        try:
+            await self._reload()
+        except OutOfDate as e:
+            await undisturbed(self._give_up())
+            raise BackendLost(
+                "the workflow names a model that this container cannot see; it ends, and another one will", str(e)
+            ) from e
+        return await prompt.run(body)
 
     async def _take_back(self, prompt: Prompt) -> None:
         if await prompt.stop():

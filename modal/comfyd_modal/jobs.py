@@ -6,6 +6,7 @@ import modal
 
 from . import models
 from .download import DownloadError, Downloader, token_from_env
+from .volume import reload
 
 
 def download_listed(entries: list[dict], volume: str) -> None:
@@ -26,4 +27,5 @@ def add_model(url: str, folder: str, name: str, sha256: str, volume: str) -> str
 
 
 def _downloader(volume: str) -> Downloader:
+    reload()
     return Downloader(models.folder(), token_from_env(), modal.Volume.from_name(volume).commit)

@@ -1,6 +1,7 @@
 """Who runs which prompt: the record by which a prompt_id runs in one call only, however often it is spawned.
 
-A modal.Dict, prompt_id -> call ID, or BARRED. Its put with skip_if_exists is atomic at Modal.
+A modal.Dict, prompt_id -> call ID, or BARRED, and prompt_id/starts -> how often that call has begun it, where that is
+more than once. Its put with skip_if_exists is atomic at Modal.
 """
 
 import asyncio
@@ -27,12 +28,14 @@ class Claim:
 
     mine: bool
     holder: str  # the call that has it, BARRED for none ever
+    starts: int = 1  # how often the call has begun the prompt, this time included
 
 
 async def claim(book: Any, prompt_id: str, call_id: str) -> Claim:
     """Enters a prompt for a call unless it is entered already.
 
-    The same call may claim twice: Modal starts an input again after it has taken its container away (preemption).
+    The same call may claim again: Modal starts an input anew after it has taken its container away (preemption), or
+    the container has crashed, without end (modal.com/docs/guide/retries). That is counted.
     StartFailed when the ledger does not answer.
     """
     try:
@@ -42,11 +45,15 @@ async def claim(book: Any, prompt_id: str, call_id: str) -> Claim:
                 if await book.put.aio(prompt_id, call_id, skip_if_exists=True):
                     return Claim(True, call_id)
                 holder = await book.get.aio(prompt_id)
+            if holder != call_id:
+                return Claim(False, holder)
+            starts = (await book.get.aio(f"{prompt_id}/starts") or 1) + 1
+            await book.put.aio(f"{prompt_id}/starts", starts)
+            return Claim(True, holder, starts)
     except Exception as e:
         raise StartFailed(
             f"the ledger of prompts does not answer, and without it the prompt might run twice: {e!r}"
         ) from None
-    return Claim(holder == call_id, holder)
 
 
 def locate(prompt_id: str, bar: bool = False, book: Any = None) -> str:

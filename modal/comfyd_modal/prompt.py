@@ -29,6 +29,20 @@ class Refused(Exception):
         self.answer = answer
 
 
+MODEL = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
+
+
+def names_model(answer: Any) -> bool:
+    """Whether a refusal is about the name of a model file that is not there (execution.py: value_not_in_list)."""
+    errors = answer.get("node_errors") if isinstance(answer, dict) else None
+    for node in (errors or {}).values() if isinstance(errors, dict) else ():
+        for error in node.get("errors") or ():
+            value = (error.get("extra_info") or {}).get("received_value")
+            if error.get("type") == "value_not_in_list" and isinstance(value, str) and value.lower().endswith(MODEL):
+                return True
+    return False
+
+
 class Prompt:
     """A prompt of one ComfyUI. Errors of `run`: Refused, BackendLost, Stalled.
 

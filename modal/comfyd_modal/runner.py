@@ -19,7 +19,7 @@ from typing import Any
 import modal
 import modal.experimental
 
-from . import ledger, models, settings
+from . import ledger, models, settings, volume
 from .comfyui import ComfyUI
 from .errors import StartFailed, UserError
 from .files import Sweeper
@@ -32,13 +32,14 @@ from .progress import Progress, open_channel, to_queue
 log = logging.getLogger("comfyd")
 
 ENDING = 6.0  # seconds for Modal to take note that the container ends
+STARTS = 3  # containers that may end in the midst of one call; Modal itself would go on for ever
 
 
 class Runner:
     """One container's ComfyUI and the prompts in it, one at a time.
 
     What is not given is the app's own, from the environment: `book` is the ledger (a modal.Dict), `channel` the queue
-    of progress (a modal.Queue); `end_container` asks Modal for no more inputs.
+    of progress (a modal.Queue); `end_container` asks Modal for no more inputs; `reload` brings the Volume up to date.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Runner:
         channel: Any = None,
         gpu_snapshot: bool | None = None,
         end_container: Callable[[], Awaitable[None]] = modal.experimental.stop_fetching_inputs.aio,
+        reload: Callable[[], Awaitable[None]] = volume.reload_now,
     ):
         self._comfy = ComfyUI(place or from_env())
         self._book = book or ledger.open_book()
         self._channel = channel or open_channel()
         self._gpu_snapshot = settings.from_env().gpu_snapshot if gpu_snapshot is None else gpu_snapshot
         self._end = end_container
+        self._reload = reload
         self._sweeper: Sweeper | None = None
         self._start_failed: StartFailed | None = None
         self._began = (time.monotonic(), task_id())
@@ -131,19 +134,24 @@ class Runner:
             log.info("job_id=%s %s: %s", job_id, e.code, e.message)
             return self._answer(self._container(), {"end": "failed", "code": e.code, "message": e.message})
         call_id = modal.current_function_call_id()
+        starts = 1
         if call_id is not None:
             claim = await ledger.claim(self._book, options.prompt_id, call_id)
             if not claim.mine:
                 end = {"end": "duplicate", "call_id": claim.holder} if claim.holder else {"end": "barred"}
                 log.info("%s%s", label, " ".join(end.values()))
                 return self._answer(self._container(), end)
+            starts = claim.starts
+            if starts > STARTS:
+                log.warning("%sgiven up: %d containers have ended in the midst of it", label, STARTS)
+                return self._answer(self._container(), {**crashed(), "starts": STARTS})
         self._comfy.label(label)
         try:
-            return await self._job(graph, options, inputs or [], label)
+            return await self._job(graph, options, inputs or [], label, starts)
         finally:
             self._comfy.label("")
 
-    async def _job(self, graph: dict[str, Any], options: Options, inputs: list[list], label: str) -> bytes:
+    async def _job(self, graph: dict[str, Any], options: Options, inputs: list[list], label: str, starts: int) -> bytes:
         began = time.monotonic()
         container = self._container()
         self._cold_start_ms = 0
@@ -156,13 +164,13 @@ class Runner:
                     progress = await stack.enter_async_context(Progress(send, container, label))
                 await self._up()
                 container.gpu, container.version = self._comfy.about.gpu, self._comfy.about.version
-                job = Job(self._comfy, self._sweep(), options, self._end_container)
+                job = Job(self._comfy, self._sweep(), options, self._end_container, self._reload)
                 manifest, blobs = await job.run(graph, inputs, progress)
                 outcome = manifest["end"]
-                return self._answer(container, manifest, blobs)
+                return self._answer(container, {**manifest, "starts": starts}, blobs)
         except UserError as e:
             outcome = f"{e.code}: {e.message}"
-            return self._answer(container, {"end": "failed", "code": e.code, "message": e.message})
+            return self._answer(container, {"end": "failed", "code": e.code, "message": e.message, "starts": starts})
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
@@ -200,8 +208,25 @@ class Runner:
         return Container(task_id(), self._comfy.about.gpu, self._comfy.about.version, self._cold_start_ms)
 
     def _answer(self, container: Container, end: dict[str, Any], blobs: Blobs | None = None) -> bytes:
-        manifest = {"end": end["end"], "container": asdict(container), "started_ms": 0, "ended_ms": 0, **end}
+        manifest = {
+            "end": end["end"],
+            "container": asdict(container),
+            "started_ms": 0,
+            "ended_ms": 0,
+            "starts": 1,
+            **end,
+        }
         return pack(manifest, blobs.parts if blobs is not None else ())
+
+
+def crashed() -> dict[str, Any]:
+    """The end of a prompt that no container has survived."""
+    return {
+        "end": "failed",
+        "code": "backend_lost",
+        "message": f"{STARTS} containers at Modal ended while they ran the prompt; most often their memory "
+        "(COMFYD_MODAL_MEMORY) is too small for it, or a node of it ends its process",
+    }
 
 
 def task_id() -> str:

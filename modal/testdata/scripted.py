@@ -1,6 +1,7 @@
 """An app with the wire of modal_comfy_api.py and no ComfyUI, for the Go tests: what a call does stands in its job_id, as JSON.
 
 {"sleep": s}            shows progress, then waits
+{"stubborn": true}      and does not stop when it is cancelled
 {"raise": "StartFailed", "text": "..."}   raises an exception of that class
 {"size": n}             the size of the one output file
 {"end": {...}}          a manifest in place of the usual one
@@ -51,7 +52,12 @@ class ComfyUI:
             ]
             if not do.get("mute"):
                 progress.put(json.dumps({"t": 0, "seq": 1, "running": True, "events": events}), partition=prompt_id)
-            time.sleep(do["sleep"])
+            try:
+                time.sleep(do["sleep"])
+            except BaseException:
+                if not do.get("stubborn"):
+                    raise
+                time.sleep(do["sleep"])
         if "raise" in do:
             raise FAILURES[do["raise"]](do.get("text", "no reason"))
         if "raw" in do:
@@ -65,7 +71,11 @@ class ComfyUI:
             file, data = {k: file[k] for k in ("folder", "subfolder", "filename")} | {"missing": do["missing"]}, b""
         if do.get("corrupt"):
             data = bytes(len(data))
-        status = {"status_str": "success", "completed": True, "messages": [["execution_success", {"timestamp": int(time.time() * 1000)}]]}
+        status = {
+            "status_str": "success",
+            "completed": True,
+            "messages": [["execution_success", {"timestamp": int(time.time() * 1000)}]],
+        }
         images = [{"filename": "a_00001_.png", "subfolder": "", "type": "output"}]
         manifest = {
             "end": "history",
@@ -83,7 +93,9 @@ class ComfyUI:
     @modal.method()
     def warm(self) -> str:
         if os.environ.get("SCRIPTED_WARM_FAILS"):
-            raise FAILURES["StartFailed"]("ComfyUI did not come up: no module named torch\n--- log ---\n/opt/comfyui/main.py: boom")
+            raise FAILURES["StartFailed"](
+                "ComfyUI did not come up: no module named torch\n--- log ---\n/opt/comfyui/main.py: boom"
+            )
         return json.dumps(container())
 
 
@@ -103,14 +115,31 @@ def node(output: bool, returns: list, **inputs: object) -> dict:
 def catalog() -> bytes:
     integer = ["INT", {"default": 1, "min": 1, "max": 4096}]
     info = {
-        "EmptyImage": node(False, ["IMAGE"], width=integer, height=integer, batch_size=integer, color=["INT", {"min": 0, "max": 0xFFFFFF}]),
+        "EmptyImage": node(
+            False,
+            ["IMAGE"],
+            width=integer,
+            height=integer,
+            batch_size=integer,
+            color=["INT", {"min": 0, "max": 0xFFFFFF}],
+        ),
         "SaveImage": node(True, [], images=["IMAGE"], filename_prefix=["STRING", {"default": "ComfyUI"}]),
-        "Loader": node(False, ["IMAGE"], model=[sorted(os.listdir(os.environ.get("SCRIPTED_MODELS", "/nonexistent")) or ["none"]), {}])
-        if os.environ.get("SCRIPTED_MODELS")
-        else node(False, ["IMAGE"], odd=["FLOAT", {"max": float("inf")}]),
+        "Loader": (
+            node(
+                False,
+                ["IMAGE"],
+                model=[sorted(os.listdir(os.environ.get("SCRIPTED_MODELS", "/nonexistent")) or ["none"]), {}],
+            )
+            if os.environ.get("SCRIPTED_MODELS")
+            else node(False, ["IMAGE"], odd=["FLOAT", {"max": float("inf")}])
+        ),
     }
     settings = {"gpu": "L40S", "timeout": 3600, "volume": f"{name}-models"}
-    return gzip.compress(json.dumps({"version": "0.39.2", "object_info": info, "settings": settings, "models": [], "missing": []}).encode())
+    return gzip.compress(
+        json.dumps(
+            {"version": "0.39.2", "object_info": info, "settings": settings, "models": [], "missing": []}
+        ).encode()
+    )
 
 
 @app.function(image=image)
@@ -118,5 +147,3 @@ def locate(prompt_id: str, bar: bool = False) -> str:
     if bar:
         ledger.put(prompt_id, "", skip_if_exists=True)
     return ledger.get(prompt_id, "") or ""
-
-

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,19 @@ class Bench:
     def __init__(self, work: Path, folder: Path, python: str):
         self.place = Place(folder, python, work, ("--cpu",), models=work / "models")
         self.ended = 0
+        self.reload: Callable[[], None] = lambda: None
         self.book = Book()
-        self.runner = Runner(self.place, book=self.book, channel=Channel(), gpu_snapshot=False, end_container=self._end)
+        self.runner = Runner(
+            self.place,
+            book=self.book,
+            channel=Channel(),
+            gpu_snapshot=False,
+            end_container=self._end,
+            reload=self._reload_volume,
+        )
+
+    async def _reload_volume(self) -> None:
+        self.reload()
 
     async def _end(self) -> None:
         self.ended += 1

@@ -14,7 +14,9 @@ def test_the_first_call_has_it_and_keeps_it() -> None:
     book = Book()
     assert asyncio.run(claim(book, "p", "fc-1")) == Claim(True, "fc-1")
     assert asyncio.run(claim(book, "p", "fc-2")) == Claim(False, "fc-1")
-    assert asyncio.run(claim(book, "p", "fc-1")) == Claim(True, "fc-1"), "Modal has started the input anew"
+    assert asyncio.run(claim(book, "p", "fc-1")) == Claim(True, "fc-1", 2), "Modal has started the input anew"
+    assert asyncio.run(claim(book, "p", "fc-1")) == Claim(True, "fc-1", 3)
+    assert asyncio.run(claim(book, "p", "fc-2")) == Claim(False, "fc-1")
     assert locate("p", book=book) == "fc-1"
     assert locate("p", True, book) == "fc-1", "too late to bar it"
 

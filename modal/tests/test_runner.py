@@ -13,6 +13,8 @@ from modal._runtime import execution_context
 from support_bench import PNG, Bench
 from support_graphs import Channel, node, slow, solid, tag
 
+from comfyd_modal import volume
+from comfyd_modal.errors import BackendLost
 from comfyd_modal.payload import read, unpack
 
 pytest_plugins = ["support_runner"]
@@ -135,6 +137,62 @@ def test_an_input_path_that_leaves_the_folder(bench: Bench, path: Any) -> None:
 def test_arguments_that_cannot_be_meant(bench: Bench, workflow: str, options: str, code: str) -> None:
     manifest, _ = unpack(asyncio.run(bench.runner.run(workflow, "job-1", options)))
     assert (manifest["end"], manifest["code"]) == ("failed", code)
+
+
+def with_model(name: str) -> dict:
+    return {
+        "1": node("CheckpointLoaderSimple", ckpt_name=name),
+        "2": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "3": node("VAEDecode", samples=["2", 0], vae=["1", 2]),
+        "4": node("SaveImage", images=["3", 0], filename_prefix="model", **tag()),
+    }
+
+
+def test_a_model_that_came_after_the_start(bench: Bench) -> None:
+    folder = bench.place.models / "checkpoints"
+
+    def reload() -> None:
+        folder.mkdir(parents=True)
+        (folder / "late.safetensors").write_bytes(b"no model")
+
+    assert bench.run(with_model("late.safetensors"))[0]["end"] == "refused", "nothing has come"
+    bench.reload = reload
+    try:
+        manifest, _ = bench.run(with_model("late.safetensors"))
+    finally:
+        bench.reload = lambda: None
+        (folder / "late.safetensors").unlink()
+    assert manifest["end"] == "history", "ComfyUI has taken it"
+    assert bench.ended == 0
+    bench.assert_clean()
+
+
+def test_a_container_that_cannot_see_new_models_ends(bench: Bench) -> None:
+    def reload() -> None:
+        raise volume.OutOfDate("there are open files preventing the operation")
+
+    bench.reload = reload
+    try:
+        with pytest.raises(BackendLost, match="another one will"):
+            bench.run(with_model("never.safetensors"))
+        assert bench.ended == 1
+        wrong = solid()
+        wrong["1"]["inputs"]["width"] = "x.pth"
+        assert bench.run(wrong)[0]["end"] == "refused", "that is no model's name"
+        assert bench.ended == 1
+    finally:
+        bench.reload, bench.ended = (lambda: None), 0
+
+
+def test_containers_that_end_in_the_midst_of_it_are_counted(bench: Bench) -> None:
+    prompt_id = str(uuid.uuid4())
+    seen = []
+    with called("fc-again"):
+        for _ in range(5):
+            manifest, _ = bench.run(solid(), prompt_id=prompt_id)
+            seen.append((manifest["end"], manifest["starts"]))
+    assert seen == [("history", 1), ("history", 2), ("history", 3), ("failed", 3), ("failed", 3)]
+    assert manifest["code"] == "backend_lost" and "COMFYD_MODAL_MEMORY" in manifest["message"]
 
 
 def test_a_graph_that_is_refused(bench: Bench) -> None:
