@@ -18,6 +18,9 @@ import (
 // progress tick: one that is inside a long node ends later by itself, and its result is thrown away.
 const cancelTimeout = 15 * time.Second
 
+// stopTimeout bounds one attempt of Stop.
+const stopTimeout = 25 * time.Second
+
 // Why a prompt is stopped by its own limits, as causes of the context that it runs under.
 var (
 	errStartLimit = errors.New("time to start is over")
@@ -138,18 +141,18 @@ func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend
 		result = fmt.Errorf("the job is closed: %w", cause)
 	}
 	if h := rec.handle(); h != nil {
-		a.halt(ctx, b, *h)
+		if err := halt(ctx, b, *h, cancelTimeout); err != nil {
+			a.o.Log.WithError(err).WithField("call_id", h.JobID).Warn("the prompt could not be stopped in time; what it makes is thrown away")
+		}
 	}
 	return result
 }
 
-// halt stops a prompt, as far as that can be done in cancelTimeout.
-func (a *Activities) halt(ctx context.Context, b backend.Backend, h backend.Handle) {
-	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
+// halt stops a prompt, whatever has become of ctx.
+func halt(ctx context.Context, b backend.Backend, h backend.Handle, limit time.Duration) error {
+	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer done()
-	if err := b.Cancel(ctx, h); err != nil {
-		a.o.Log.WithError(err).WithField("call_id", h.JobID).Warn("the prompt could not be stopped in time; what it makes is thrown away")
-	}
+	return b.Cancel(ctx, h)
 }
 
 // Stop stops a submission whose Prompt activity has ended without doing so: canceled between two attempts, or timed
@@ -163,7 +166,10 @@ func (a *Activities) Stop(ctx context.Context, in PromptInput) error {
 	if in.Earlier != nil && in.Earlier.Handle != nil {
 		h = *in.Earlier.Handle
 	}
-	a.halt(ctx, b, h)
+	// Longer than elsewhere: a prompt whose call is not known has to be looked for, perhaps by a container that must start.
+	if err := halt(ctx, b, h, stopTimeout); err != nil {
+		return again(err)
+	}
 	a.janitor.later(cleanup{backend: b, handle: h, workflow: execution(ctx)})
 	return nil
 }

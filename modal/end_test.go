@@ -269,3 +269,17 @@ func TestArguments(t *testing.T) {
 	e := w.fails(w.run(w.ctx(), p, nil), comfy.InvalidWorkflow)
 	require.Contains(t, e.Message, "536870913 bytes, and at most 536870912")
 }
+
+// TestRestarts: what Modal has run beyond the one submission is told, and a prompt that no container survives is final.
+func TestRestarts(t *testing.T) {
+	w := newWorld(t, nil)
+	w.ready(w.b)
+	e := w.fails(w.run(w.ctx(), w.prompt(script{"end": script{"end": "failed", "code": "backend_lost", "message": "3 containers ended", "starts": 3}}), nil), comfy.BackendLost)
+	require.True(t, e.Final)
+	require.True(t, e.Ran)
+	require.Equal(t, 2, e.Restarts)
+	status := script{"status_str": "error", "messages": []any{[]any{"execution_error", script{"node_id": "2", "node_type": "X", "exception_type": "E", "exception_message": "m"}}}}
+	e = w.fails(w.run(w.ctx(), w.prompt(script{"end": script{"end": "history", "starts": 2, "history": script{"outputs": script{}, "status": status}}}), nil), comfy.NodeFailed)
+	require.False(t, e.Final)
+	require.Equal(t, 1, e.Restarts)
+}

@@ -14,7 +14,13 @@ import (
 )
 
 // Commands are `comfyd doctor` and `comfyd models`, which speak to Modal and need no running comfyd.
-func Commands() []*cobra.Command { return []*cobra.Command{doctorCommand(), modelsCommand()} }
+func Commands() []*cobra.Command {
+	all := []*cobra.Command{doctorCommand(), modelsCommand()}
+	for _, c := range all {
+		c.SilenceUsage = true
+	}
+	return all
+}
 
 func doctorCommand() *cobra.Command {
 	var gpu bool
