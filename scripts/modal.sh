@@ -25,7 +25,7 @@ prepare() {
   rm -rf "$dir"
   python3 -m venv "$dir/tools" || { say "python3 with venv is needed (Debian: apt-get install python3-venv)"; exit 1; }
   "$dir/tools/bin/pip" install --quiet --disable-pip-version-check "uv==$uv"
-  "$dir/tools/bin/uv" venv --quiet --python 3.11 "$dir/venv"
+  "$dir/tools/bin/uv" venv --quiet --python '>=3.11,<3.14' "$dir/venv"
   "$dir/tools/bin/uv" pip install --quiet --python "$dir/venv/bin/python" "${packages[@]}"
   touch "$dir/.complete"
 }
