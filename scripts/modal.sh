@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepares what tests and deploys of the Modal app need (modal/), and prints the interpreter as the last line.
 #
-#   scripts/modal.sh        a Python 3.11 environment with Modal's SDK and the test tools
+#   scripts/modal.sh        a Python environment with Modal's SDK and the test tools
 #   scripts/modal.sh lock   the same, and makes modal/requirements.lock anew from modal/requirements.in
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,7 +25,8 @@ prepare() {
   rm -rf "$dir"
   python3 -m venv "$dir/tools" || { say "python3 with venv is needed (Debian: apt-get install python3-venv)"; exit 1; }
   "$dir/tools/bin/pip" install --quiet --disable-pip-version-check "uv==$uv"
-  "$dir/tools/bin/uv" venv --quiet --python '>=3.11,<3.14' "$dir/venv"
+  "$dir/tools/bin/uv" venv --quiet --python 3.11 "$dir/venv" 2>/dev/null || # as in the containers, where it is there
+    "$dir/tools/bin/uv" venv --quiet --python '>=3.11,<3.14' "$dir/venv"
   "$dir/tools/bin/uv" pip install --quiet --python "$dir/venv/bin/python" "${packages[@]}"
   touch "$dir/.complete"
 }
