@@ -20,7 +20,14 @@ import (
 func TestJobs(t *testing.T) {
 	a := start(t, map[string]string{"COMFYUI_URLS": comfyURL(t)})
 	a.ready()
-	for name, f := range map[string]func(*api){
+	all := jobs()
+	all["no such backend"] = noSuchBackend
+	a.each(t, all)
+}
+
+// jobs is what holds for jobs on any backend.
+func jobs() map[string]func(*api) {
+	return map[string]func(*api){
 		"the PRD's answers":                 theContract,
 		"another tenant sees nothing":       tenants,
 		"one key is one job":                idempotency,
@@ -34,8 +41,11 @@ func TestJobs(t *testing.T) {
 		"signed links":                      links,
 		"cancel":                            cancel,
 		"the run limit":                     runLimit,
-		"no such backend":                   noSuchBackend,
-	} {
+	}
+}
+
+func (a *api) each(t *testing.T, all map[string]func(*api)) {
+	for name, f := range all {
 		t.Run(name, func(t *testing.T) {
 			a := *a
 			a.t = t

@@ -48,27 +48,9 @@ func TestCorpusAtModal(t *testing.T) {
 // TestJobsAtModal: what holds for a job on any backend holds there.
 func TestJobsAtModal(t *testing.T) {
 	_, a := startModal(t, map[string]string{"COMFYD_MODAL_GPUS": "L40S,H100"})
-	for name, f := range map[string]func(*api){
-		"the PRD's answers":                 theContract,
-		"another tenant sees nothing":       tenants,
-		"one key is one job":                idempotency,
-		"the same workflow again is cached": cachedRerun,
-		"two jobs with one file name":       inputIsolation,
-		"files of others cannot be read":    pathPolicy,
-		"seeds keep their digits":           digits,
-		"a large workflow":                  largeWorkflow,
-		"a hundred images":                  hundredImages,
-		"no graph inside the file":          stripped,
-		"cancel":                            cancel,
-		"the run limit":                     runLimit,
-		"the job's GPU":                     jobsGPU,
-	} {
-		t.Run(name, func(t *testing.T) {
-			a := *a
-			a.t = t
-			f(&a)
-		})
-	}
+	all := jobs()
+	all["the job's GPU"] = jobsGPU
+	a.each(t, all)
 }
 
 func jobsGPU(a *api) {
