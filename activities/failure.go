@@ -21,6 +21,8 @@ type Failure struct {
 	Ran bool `json:"ran,omitempty"`
 	// Restarts is how often the backend had run the prompt beyond its submission.
 	Restarts int `json:"restarts,omitempty"`
+	// Unstopped is the handle of a prompt that may run on, because it could not be stopped in time.
+	Unstopped *backend.Handle `json:"unstopped,omitempty"`
 }
 
 // fail ends the activity for good: the workflow decides what follows.

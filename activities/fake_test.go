@@ -38,7 +38,9 @@ type double struct {
 
 	mu       sync.Mutex
 	canceled []backend.Handle
-	released []backend.Handle
+	// cancelErr is what Cancel fails with.
+	cancelErr error
+	released  []backend.Handle
 }
 
 func (d *double) Pool() backend.Pool {
@@ -63,7 +65,7 @@ func (d *double) Cancel(_ context.Context, h backend.Handle) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.canceled = append(d.canceled, h)
-	return nil
+	return d.cancelErr
 }
 
 func (d *double) Open(_ context.Context, _ backend.Handle, f backend.File) (io.ReadCloser, int64, error) {

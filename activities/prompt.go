@@ -140,12 +140,45 @@ func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend
 		}
 		result = fmt.Errorf("the job is closed: %w", cause)
 	}
-	if h := rec.handle(); h != nil {
-		if err := halt(ctx, b, *h, cancelTimeout); err != nil {
-			a.o.Log.WithError(err).WithField("call_id", h.JobID).Warn("the prompt could not be stopped in time; what it makes is thrown away")
-		}
+	h := rec.handle()
+	if h == nil {
+		return result
+	}
+	if err := halt(ctx, b, *h, cancelTimeout); err != nil {
+		a.o.Log.WithError(err).WithField("call_id", h.JobID).Warn("the prompt could not be stopped in time; the job tries again before it ends")
+		return unstopped(result, *h)
 	}
 	return result
+}
+
+// unstopped says in a result that its prompt may run on: the workflow has it stopped by Stop.
+func unstopped(result error, h backend.Handle) error {
+	var app *temporal.ApplicationError
+	if temporal.IsCanceledError(result) {
+		return temporal.NewCanceledError("", h)
+	}
+	var f Failure
+	if errors.As(result, &app) && app.Details(&f) == nil {
+		f.Unstopped = &h
+		return appError(f, app.Unwrap(), temporal.ApplicationErrorOptions{NonRetryable: app.NonRetryable()})
+	}
+	return result
+}
+
+// Unstopped returns the handle of the prompt that a Prompt could not stop; nil where it tells of none.
+func Unstopped(err error) *backend.Handle {
+	var canceled *temporal.CanceledError
+	var app *temporal.ApplicationError
+	var by string
+	var h backend.Handle
+	var f Failure
+	switch {
+	case errors.As(err, &canceled) && canceled.HasDetails() && canceled.Details(&by, &h) == nil && h.PromptID != "":
+		return &h
+	case errors.As(err, &app) && app.HasDetails() && app.Details(&f) == nil:
+		return f.Unstopped
+	}
+	return nil
 }
 
 // halt stops a prompt, whatever has become of ctx.

@@ -260,6 +260,37 @@ func TestPromptKeepsItsOutcomeSmall(t *testing.T) {
 	require.True(t, final)
 }
 
+// TestPromptThatCannotBeStopped is told, so that the job goes on trying.
+func TestPromptThatCannotBeStopped(t *testing.T) {
+	b := newBench(t)
+	b.double.cancelErr = errors.New("no route to the backend")
+	b.double.run = func(ctx context.Context, p *backend.Prompt, _ *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+		if err := rec.Handle(ctx, backend.Handle{Pool: "url", PromptID: p.ID, JobID: p.JobID, CallID: "fc-1"}); err != nil {
+			return nil, err
+		}
+		rec.Progress(backend.Update{Running: true})
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	err := b.do(t, comfy.ActivityPrompt, activities.PromptInput{Job: job, Submission: 1, StartBy: time.Now().Add(time.Hour), Deadline: time.Now().Add(time.Hour),
+		Placement: activities.Placement{Pool: b.double.Pool(), RunTimeout: time.Millisecond}}, nil)
+	f, final := failure(t, err)
+	require.Equal(t, comfy.Timeout, f.Code)
+	require.True(t, final)
+	require.Equal(t, "fc-1", activities.Unstopped(err).CallID)
+	require.False(t, activities.Stopped(err))
+
+	require.Equal(t, "fc-2", activities.Unstopped(temporal.NewCanceledError("", backend.Handle{PromptID: "p", CallID: "fc-2"})).CallID)
+	require.Nil(t, activities.Unstopped(temporal.NewCanceledError("stopped")))
+
+	stop := activities.PromptInput{Job: job, Submission: 1, Placement: activities.Placement{Pool: b.double.Pool()}, Earlier: &activities.Heartbeat{Handle: activities.Unstopped(err)}}
+	_, final = failure(t, b.do(t, comfy.ActivityStop, stop, nil))
+	require.False(t, final, "Temporal tries again")
+	b.double.cancelErr = nil
+	require.NoError(t, b.do(t, comfy.ActivityStop, stop, nil))
+	require.Equal(t, "fc-1", b.double.canceled[len(b.double.canceled)-1].CallID)
+}
+
 // TestFinalIsFinal, whatever the code means elsewhere.
 func TestFinalIsFinal(t *testing.T) {
 	for _, final := range []bool{false, true} {

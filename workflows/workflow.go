@@ -147,6 +147,11 @@ func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backen
 	for {
 		var out *backend.Outcome
 		err := workflow.ExecuteActivity(j.promptOptions(ctx, in), comfy.ActivityPrompt, in).Get(ctx, &out)
+		if h := activities.Unstopped(err); h != nil {
+			in.Earlier = &activities.Heartbeat{Handle: h}
+			j.stop(ctx, in)
+			return nil, err
+		}
 		var timeout *temporal.TimeoutError
 		var canceled *temporal.CanceledError
 		if !errors.As(err, &timeout) && !errors.As(err, &canceled) {

@@ -300,6 +300,20 @@ func TestCancelBetweenAttempts(t *testing.T) {
 	require.Equal(t, 1, s.stops[0].Submission)
 }
 
+// TestUnstoppedPromptIsStopped before the job ends.
+func TestUnstoppedPromptIsStopped(t *testing.T) {
+	h := backend.Handle{PromptID: "p", CallID: "fc-1"}
+	limit := &script{prompt: func(context.Context, activities.PromptInput) (*backend.Outcome, error) {
+		return nil, temporal.NewApplicationErrorWithOptions("too long", string(comfy.Timeout), temporal.ApplicationErrorOptions{
+			NonRetryable: true, Details: []any{activities.Failure{Failure: comfy.Failure{Code: comfy.Timeout, Message: "too long"}, Unstopped: &h}},
+		})
+	}}
+	_, f := run(t, newEnv(t, limit), request)
+	require.Equal(t, comfy.Timeout, f.Code)
+	require.Len(t, limit.stops, 1)
+	require.Equal(t, "fc-1", limit.stops[0].Earlier.Handle.CallID)
+}
+
 // TestWorkerAwayForTooLong: a prompt that runs is not given up because its worker is away longer than the time to start.
 func TestWorkerAwayForTooLong(t *testing.T) {
 	s := &script{}

@@ -134,6 +134,18 @@ func TestMisbehavioursOfModal(t *testing.T) {
 		f.Clear()
 		require.Equal(t, "COMPLETED", a.finish(id)["status"], "the job has waited")
 	})
+	t.Run("a cancel that Modal does not take at first", func(t *testing.T) {
+		id, call := start(t, bytes.ReplaceAll(slow(t), []byte("2304"), []byte("9216")))
+		deaf := m.Throttle(0, 0, "FunctionCallCancel")
+		require.Equal(t, 202, a.do("POST", "/cancel/"+id, nil).code)
+		require.Eventually(t, func() bool { return deaf.Fired() > 0 }, time.Minute, 50*time.Millisecond)
+		require.Never(t, func() bool { return a.do("GET", "/status/"+id, nil).code == 200 }, 18*time.Second, time.Second, "it is not called canceled while it runs")
+		deaf.Clear()
+		require.Equal(t, "canceled", a.finish(id)["code"])
+		c, err := m.Call(call)
+		require.NoError(t, err)
+		require.Equal(t, "terminated", c.Outcome)
+	})
 	t.Run("cancelled in Modal's queue", func(t *testing.T) {
 		first, call := start(t, bytes.ReplaceAll(slow(t), []byte("2304"), []byte("9216"))) // a minute, if it is let
 		waiting := a.submit(map[string]any{"workflow": graph(34, "waits at Modal")})
