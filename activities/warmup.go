@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -103,7 +104,7 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	if len(waits) == 0 && refused != nil {
 		return nil, fail(refused)
 	}
-	return nil, &backend.Error{Code: comfy.BackendUnavailable, Message: strings.Join(orNone(waits), "; "), Cause: errWait}
+	return nil, &backend.Error{Code: comfy.BackendUnavailable, Message: strings.Join(orNone(waits, want), "; "), Cause: errWait}
 }
 
 // reason is what a backend says of itself, without the code before it.
@@ -151,11 +152,15 @@ func orDefault(seconds int, d time.Duration) time.Duration {
 	return d
 }
 
-func orNone(waits []string) []string {
-	if len(waits) == 0 {
-		return []string{"no ComfyUI is ready: no worker serves a backend that the job may use"}
+func orNone(waits []string, w backend.Want) []string {
+	if len(waits) > 0 {
+		return waits
 	}
-	return waits
+	text := "no ComfyUI is ready: no worker serves a backend that the job may use"
+	if w != (backend.Want{}) {
+		text += fmt.Sprintf(" (it asks for backend %q, gpu %q)", w.Pool, w.GPU)
+	}
+	return []string{text}
 }
 
 // prompt builds the n-th submission of a job to a pool from its request.

@@ -92,6 +92,10 @@ func (d *Directory) Alive(ctx context.Context) error {
 // Check refuses a graph that every server which might run it would refuse, after they have been asked anew what they
 // have; nil means accepted, as does any doubt. Only the pools that are wanted count.
 func (d *Directory) Check(ctx context.Context, g *comfy.Graph, inputs []string, w backend.Want) *comfy.Failure {
+	f := d.noPool(ctx, w)
+	if f != nil {
+		return f
+	}
 	f, fixable := d.check(ctx, g, inputs, w)
 	if f == nil || !fixable {
 		return f
@@ -112,12 +116,11 @@ func (d *Directory) check(ctx context.Context, g *comfy.Graph, inputs []string, 
 		records = nil // in doubt, accept
 	}
 	var first *comfy.Failure
-	unsure, fits := false, false
+	unsure := false
 	for _, r := range records {
 		if !w.Fits(r.Pool) {
 			continue
 		}
-		fits = true
 		for _, s := range r.Servers {
 			c := catalogs[s.CatalogRef]
 			f := refuse(g, c, inputs)
@@ -131,8 +134,6 @@ func (d *Directory) check(ctx context.Context, g *comfy.Graph, inputs []string, 
 		}
 	}
 	switch {
-	case !fits && len(records) > 0:
-		return noPool(records, w), true
 	case unsure:
 		return nil, false
 	case first == nil: // nobody has published anything: only what holds for every ComfyUI can be checked
@@ -141,8 +142,33 @@ func (d *Directory) check(ctx context.Context, g *comfy.Graph, inputs []string, 
 	return first, true
 }
 
-// noPool says what there is instead of what a job wants.
-func noPool(records []Record, w backend.Want) *comfy.Failure {
+// noPool refuses a job that wants what no pool is or offers, by what the workers have published until now; nil where one
+// does, or nobody has published anything.
+func (d *Directory) noPool(ctx context.Context, w backend.Want) *comfy.Failure {
+	ctx, done := context.WithTimeout(ctx, checkTimeout)
+	defer done()
+	for again := range 2 {
+		records, _, err := d.load(ctx)
+		if err != nil || len(records) == 0 || slices.ContainsFunc(records, func(r Record) bool { return w.Fits(r.Pool) }) {
+			return nil
+		}
+		if again == 1 {
+			return instead(records, w)
+		}
+		d.forget() // a worker may have just started
+	}
+	return nil
+}
+
+// forget has the records read anew.
+func (d *Directory) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.read = time.Time{}
+}
+
+// instead says what there is instead of what a job wants.
+func instead(records []Record, w backend.Want) *comfy.Failure {
 	var names, gpus []string
 	for _, r := range records {
 		names = append(names, r.Pool.Name)
@@ -190,9 +216,7 @@ func (d *Directory) renew(ctx context.Context) bool {
 		if d.refresh(ctx) != nil {
 			return false
 		}
-		d.mu.Lock()
-		d.read = time.Time{}
-		d.mu.Unlock()
+		d.forget()
 	}
 	return true
 }

@@ -145,6 +145,8 @@ func TestDirectoryRefusesOnlyWhatEveryServerWould(t *testing.T) {
 	require.Contains(t, f.Message, "url", "it names those that there are")
 
 	require.Contains(t, never.Check(t.Context(), g, nil, backend.Want{GPU: "H100"}).Message, "leave gpu out")
+	starting := catalog.NewDirectory(m, func(context.Context) error { return errors.New("the catalogue is on its way") })
+	require.NotNil(t, starting.Check(t.Context(), g, nil, backend.Want{GPU: "H100"}), "no catalogue is needed to know that")
 	publish(t, m, old, &pool{is: backend.Pool{Name: "modal", Kind: "modal", GPUs: []string{"H100", "L40S"}}, servers: old.servers})
 	never = catalog.NewDirectory(m, func(context.Context) error { return nil })
 	require.Nil(t, never.Check(t.Context(), g, nil, backend.Want{GPU: "h100"}))

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/caarlos0/env/v11"
@@ -130,6 +131,10 @@ func explain(err error, vars map[string]string) error {
 			var p env.ParseError
 			if errors.As(e, &p) {
 				name := variable(p.Name)
+				var number *strconv.NumError
+				if errors.As(p.Err, &number) {
+					return &Error{Name: name, Value: vars[name], Allowed: "a whole number"}
+				}
 				return &Error{Name: name, Value: vars[name], Allowed: p.Err.Error()}
 			}
 		}

@@ -33,6 +33,10 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		want []string // variable, value, what is allowed
 	}{
 		"backend":       {map[string]string{"COMFYD_BACKEND": "cuda"}, []string{"COMFYD_BACKEND", "cuda", "local, url or modal"}},
+		"modal app":     {map[string]string{"MODAL_APP": "my app"}, []string{"MODAL_APP", "my app", "dashes"}},
+		"modal gpu":     {map[string]string{"COMFYD_MODAL_GPUS": "L40S,H 100"}, []string{"COMFYD_MODAL_GPUS", "H 100", "A100-80GB"}},
+		"modal slots":   {map[string]string{"COMFYD_MODAL_SLOTS": "0"}, []string{"COMFYD_MODAL_SLOTS", "0", "from 1 to 1000"}},
+		"no number":     {map[string]string{"COMFYD_MODAL_SLOTS": "abc"}, []string{"COMFYD_MODAL_SLOTS", "abc", "a whole number"}},
 		"no urls":       {map[string]string{"COMFYD_BACKEND": "url"}, []string{"COMFYUI_URLS", "http://127.0.0.1:8188"}},
 		"bad url":       {map[string]string{"COMFYD_BACKEND": "url", "COMFYUI_URLS": "gpu:8188"}, []string{"COMFYUI_URLS", "gpu:8188", "http://"}},
 		"twice":         {map[string]string{"COMFYD_BACKEND": "url,url", "COMFYUI_URLS": "http://a"}, []string{"COMFYD_BACKEND", "url,url", "COMFYUI_URLS"}},

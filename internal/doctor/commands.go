@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -45,7 +46,13 @@ func modelsCommand() *cobra.Command {
 	c := &cobra.Command{Use: "models", Short: "Models on the Volume at Modal", Args: cobra.NoArgs}
 	var name, sha256 string
 	add := &cobra.Command{
-		Use: "add URL FOLDER", Short: "Download one more model to the Volume at Modal", Args: cobra.ExactArgs(2),
+		Use: "add URL FOLDER", Short: "Download one more model to the Volume at Modal",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return errors.New("give a URL and a folder: comfyd models add URL FOLDER")
+			}
+			return nil
+		},
 		Long: "Downloads a model file into one of ComfyUI's model folders (checkpoints, loras, vae, ...) on the app's Volume.\n" +
 			"The download runs at Modal; where it was interrupted, the same command goes on. Workflows may name the model as soon as it is there.",
 		Example: "  comfyd models add https://huggingface.co/org/repo/resolve/main/style.safetensors loras",
