@@ -82,7 +82,7 @@ func (b *Backend) admin(ctx context.Context, name string, args []any, into any) 
 	var failed *callFailed
 	switch {
 	case errors.As(err, &failed):
-		_, message, _ := exception(failed.item.GetResult().GetException())
+		_, message, _, _ := exception(failed.item.GetResult().GetException())
 		return fmt.Errorf("%s (%s at Modal: %s)", orElse(strings.TrimSpace(message), "no reason given"), name, statusName(failed.item))
 	case err != nil:
 		return errors.New(b.explain(err))

@@ -243,3 +243,18 @@ func TestCancelOfADeafCall(t *testing.T) {
 	w.ready(w.b)
 	w.succeeds(w.run(w.ctx(), w.prompt(nil), nil))
 }
+
+// TestReleaseStopsWhatRunsOn: of a job that has ended nothing costs money any more.
+func TestReleaseStopsWhatRunsOn(t *testing.T) {
+	w := newWorld(t, nil)
+	w.ready(w.b)
+	ctx, leave := context.WithCancel(w.ctx())
+	end := w.run(ctx, w.prompt(script{"sleep": 60}), nil)
+	id := w.running()
+	leave()
+	require.ErrorIs(t, w.ends(end).err, context.Canceled)
+	require.NoError(t, w.b.Release(w.ctx(), w.rec.Handles()[1], nil))
+	c, err := w.m.Call(id)
+	require.NoError(t, err)
+	require.Equal(t, "terminated", c.Outcome)
+}

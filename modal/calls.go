@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -17,6 +18,8 @@ import (
 var (
 	// errGone says that Modal has no result of a call, and none to come: it has expired, was released, or never was.
 	errGone = errors.New("no result of this call is at Modal")
+	// errUpload says that the blob store did not take the arguments of a call.
+	errUpload = errors.New("the upload to Modal's blob store failed")
 	// errDoubt says that nobody knows whether Modal has taken a call on.
 	errDoubt = errors.New("it came to no clear end")
 )
@@ -40,6 +43,7 @@ func (b *Backend) spawn(ctx context.Context, fn *sdk.Function, args []any, size 
 	ctx, done := context.WithTimeout(context.WithValue(ctx, sentKey{}, s), b.t.spawn+time.Duration(size/b.t.spawnRate)*time.Second)
 	defer done()
 	call, err := fn.Spawn(ctx, args, nil)
+	err = withoutURL(err)
 	switch {
 	case err == nil:
 		return call.FunctionCallID, nil
@@ -49,13 +53,31 @@ func (b *Backend) spawn(ctx context.Context, fn *sdk.Function, args []any, size 
 	return "", err
 }
 
+// withoutURL is err, or what lies below where it names a URL: the one that inputs are uploaded to is signed, which is as
+// good as a password, and the SDK's error holds it (v0.11.1, blob.go: blobUpload).
+func withoutURL(err error) error {
+	for below := new(url.Error); errors.As(err, &below); {
+		err = fmt.Errorf("%w: %w", errUpload, below.Err)
+	}
+	return err
+}
+
 // poll asks once for the output of a call, and lets Modal hold the question until there is one or the time is over.
 // Nil without an error means that the call goes on, errGone that nothing is there and nothing will come: no outputs and
 // no unfinished inputs, which is how modal 1.6.4 knows an expired result (_functions.py: poll_function).
 func (b *Backend) poll(ctx context.Context, id string, hold time.Duration, clear bool) (*pb.FunctionGetOutputsItem, error) {
 	ctx, done := context.WithTimeout(ctx, hold+b.t.grace)
 	defer done()
-	r, err := b.client.raw.FunctionGetOutputs(ctx, pb.FunctionGetOutputsRequest_builder{
+	ask := b.client
+	if hold > 0 {
+		line, err := b.lines.take()
+		if err != nil {
+			return nil, err
+		}
+		defer b.lines.put(line)
+		ask = line.client
+	}
+	r, err := ask.raw.FunctionGetOutputs(ctx, pb.FunctionGetOutputsRequest_builder{
 		FunctionCallId: id, MaxValues: 1, Timeout: float32(hold.Seconds()), LastEntryId: "0-0", ClearOnSuccess: clear,
 		RequestedAt: float64(time.Now().UnixNano()) / 1e9,
 	}.Build())
@@ -141,7 +163,7 @@ func (b *Backend) ask(ctx context.Context, fn *sdk.Function, args []any, into an
 type callFailed struct{ item *pb.FunctionGetOutputsItem }
 
 func (e *callFailed) Error() string {
-	class, message, _ := exception(e.item.GetResult().GetException())
+	class, message, _, _ := exception(e.item.GetResult().GetException())
 	return fmt.Sprintf("the app's function ended as %s: %s: %s", statusName(e.item), class, firstLine(message))
 }
 

@@ -39,9 +39,11 @@ type catalogue struct {
 
 // settings are those of the deployed app that matter here.
 type settings struct {
-	GPU     string `json:"gpu"`
-	Timeout int    `json:"timeout"` // seconds
-	Volume  string `json:"volume"`
+	GPU     string  `json:"gpu"`
+	CPU     float64 `json:"cpu"`     // cores
+	Memory  int     `json:"memory"`  // MiB
+	Timeout int     `json:"timeout"` // seconds
+	Volume  string  `json:"volume"`
 }
 
 // refresh is one attempt to be sure of the catalogue. err is set when done is closed.
@@ -167,6 +169,9 @@ func (b *Backend) askCatalog(ctx context.Context, dep *deployment) (*catalogue, 
 	return c, nil
 }
 
+// notes is the folder of the Volume in which the app writes down what it knows of the models. It holds none.
+const notes = ".comfyd"
+
 // fingerprint names what a catalogue depends on: the deployed app, and path, size and time of each model.
 func (b *Backend) fingerprint(ctx context.Context, dep *deployment, volume string) (string, error) {
 	if volume == "" {
@@ -175,6 +180,9 @@ func (b *Backend) fingerprint(ctx context.Context, dep *deployment, volume strin
 	var entries []string
 	add := func(list []*pb.FileEntry) {
 		for _, e := range list {
+			if name := strings.TrimPrefix(e.GetPath(), "/"); name == notes || strings.HasPrefix(name, notes+"/") {
+				continue
+			}
 			entries = append(entries, fmt.Sprintf("%q %d %d", e.GetPath(), e.GetSize(), e.GetMtime()))
 		}
 	}

@@ -22,7 +22,6 @@ type channel struct {
 	b *Backend
 
 	mu     sync.Mutex
-	queue  *sdk.Queue
 	warned time.Time
 }
 
@@ -77,16 +76,19 @@ func (c *channel) listen(ctx context.Context, prompt string, news chan<- []messa
 func (c *channel) take(ctx context.Context, prompt string) ([]message, error) {
 	ctx, done := context.WithTimeout(ctx, c.b.t.channel+c.b.t.grace)
 	defer done()
-	q, err := c.open(ctx)
+	line, err := c.b.lines.take()
+	if err != nil {
+		return nil, err
+	}
+	defer c.b.lines.put(line)
+	q, err := line.progress(ctx, c.b.o.App)
 	if err != nil {
 		return nil, err
 	}
 	items, err := q.GetMany(ctx, channelBatch, &sdk.QueueGetManyParams{QueueGetParams: sdk.QueueGetParams{Timeout: &c.b.t.channel, Partition: prompt}})
 	if err != nil {
 		if isNotFound(err) {
-			c.mu.Lock()
-			c.queue = nil
-			c.mu.Unlock()
+			line.forget()
 		}
 		return nil, err
 	}
@@ -99,23 +101,6 @@ func (c *channel) take(ctx context.Context, prompt string) ([]message, error) {
 		list = append(list, m)
 	}
 	return list, nil
-}
-
-// open finds the queue, once. Either side may be the first to want it.
-func (c *channel) open(ctx context.Context) (*sdk.Queue, error) {
-	c.mu.Lock()
-	q := c.queue
-	c.mu.Unlock()
-	if q != nil {
-		return q, nil
-	}
-	q, err := c.b.client.sdk.Queues.FromName(ctx, c.b.o.App+"-progress", &sdk.QueueFromNameParams{CreateIfMissing: true})
-	if err == nil {
-		c.mu.Lock()
-		c.queue = q
-		c.mu.Unlock()
-	}
-	return q, err
 }
 
 func (c *channel) warn(err error) {

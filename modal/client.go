@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 
@@ -37,7 +38,7 @@ type sent struct{ doubt atomic.Bool }
 // call, and shows its connection to interceptors alone: so one call is begun, and ended before anything is sent.
 func newClient(o Options, t timing) (*client, error) {
 	c, err := sdk.NewClientWithOptions(&sdk.ClientParams{
-		Environment: o.Environment, Logger: o.SDKLog, MaxThrottleWait: &t.throttle,
+		Environment: o.Environment, Logger: slog.New(unsigned{o.SDKLog.Handler()}), MaxThrottleWait: &t.throttle,
 		GRPCUnaryInterceptors: []grpc.UnaryClientInterceptor{intercept},
 	})
 	if err != nil {
@@ -103,6 +104,8 @@ func (b *Backend) explain(err error) string {
 	}
 	var undeployed *appError
 	switch code := status.Code(err); {
+	case errors.Is(err, errUpload):
+		return says + "; see this machine's network and https://status.modal.com"
 	case errors.As(err, &undeployed):
 		return undeployed.Error()
 	case isNotFound(err):

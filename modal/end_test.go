@@ -267,7 +267,7 @@ func TestArguments(t *testing.T) {
 	p = w.prompt(nil)
 	p.Inputs = []backend.Input{{Name: "huge.bin", Size: maxInputs + 1}}
 	e := w.fails(w.run(w.ctx(), p, nil), comfy.InvalidWorkflow)
-	require.Contains(t, e.Message, "536870913 bytes, and at most 536870912")
+	require.Contains(t, e.Message, "268435457 bytes, and at most 268435456")
 }
 
 // TestRestarts: what Modal has run beyond the one submission is told, and a prompt that no container survives is final.
@@ -282,4 +282,12 @@ func TestRestarts(t *testing.T) {
 	e = w.fails(w.run(w.ctx(), w.prompt(script{"end": script{"end": "history", "starts": 2, "history": script{"outputs": script{}, "status": status}}}), nil), comfy.NodeFailed)
 	require.False(t, e.Final)
 	require.Equal(t, 1, e.Restarts)
+	e = w.fails(w.run(w.ctx(), w.prompt(script{"end": script{"end": "refused", "status": 400, "answer": script{}, "starts": 3}}), nil), comfy.InvalidWorkflow)
+	require.Equal(t, 2, e.Restarts)
+	e = w.fails(w.run(w.ctx(), w.prompt(script{"end": script{"end": "failed", "code": "invalid_workflow", "message": "m", "starts": 2}}), nil), comfy.InvalidWorkflow)
+	require.Equal(t, 1, e.Restarts)
+	e = w.fails(w.run(w.ctx(), w.prompt(script{"raise": "BackendLost", "text": "it died\n--- log ---\nlast words\n--- starts ---\n4"}), nil), comfy.BackendLost)
+	require.Equal(t, 3, e.Restarts)
+	require.ErrorContains(t, e.Cause, "last words")
+	require.NotContains(t, e.Error(), "--- starts")
 }

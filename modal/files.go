@@ -103,7 +103,14 @@ func (b *Backend) Release(ctx context.Context, h backend.Handle, _ []backend.Fil
 	if h.CallID == "" {
 		return nil
 	}
-	if _, err := b.poll(ctx, h.CallID, 0, true); err != nil && !errors.Is(err, errGone) {
+	item, err := b.poll(ctx, h.CallID, 0, true)
+	if item == nil && err == nil { // its job has ended, and nobody could stop it then: it must not cost more
+		if err = b.Cancel(ctx, h); err != nil {
+			return err
+		}
+		_, err = b.poll(ctx, h.CallID, 0, true)
+	}
+	if err != nil && !errors.Is(err, errGone) {
 		return &backend.Error{Code: comfy.BackendUnavailable, Message: "the job's result could not be removed from Modal; it expires there after 7 days", Cause: err}
 	}
 	return nil

@@ -62,7 +62,8 @@ type Backend struct {
 	pool   backend.Pool
 	name   string // of the one Server that it reports
 	log    logrus.FieldLogger
-	client *client
+	client *client // for what is answered at once
+	lines  *lines  // for what is not
 	http   *http.Client
 	own    *http.Transport // of http, where it is ours
 
@@ -118,10 +119,10 @@ func newBackend(o Options, t timing) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{
-		o: o, t: t, client: c, name: "modal/" + o.App, log: o.Log.WithField("app", o.App), http: o.HTTP,
+		o: o, t: t, client: c, lines: &lines{most: t.polls, open: func() (*client, error) { return newClient(o, t) }}, name: "modal/" + o.App, log: o.Log.WithField("app", o.App), http: o.HTTP,
 		pool:    backend.Pool{Name: o.Pool, Kind: "modal", Slots: o.Slots, Idempotent: true, GPUs: slices.Clone(o.GPUs)},
 		problem: "Modal has not answered yet", hurry: make(chan struct{}, 1),
-		uploads: semaphore.NewWeighted(maxInputs), stopped: newRecent[struct{}](1024), indexes: newRecent[*index](256),
+		uploads: semaphore.NewWeighted(maxUploads), stopped: newRecent[struct{}](1024), indexes: newRecent[*index](256),
 		retry: newPause(t.catalogAgain, t.catalogMost),
 	}
 	if b.http == nil {
@@ -158,6 +159,7 @@ func (b *Backend) Close() error {
 	b.cancel()
 	b.mu.Unlock()
 	b.done.Wait()
+	b.lines.close()
 	b.client.sdk.Close()
 	if b.own != nil {
 		b.own.CloseIdleConnections()

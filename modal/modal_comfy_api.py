@@ -51,7 +51,7 @@ to_write = {image.MODELS: volume}
     scaledown_window=chosen.scaledown_window,
     region=list(chosen.region) or None,
     retries=0,  # Temporal decides about retries
-    enable_memory_snapshot=True,
+    enable_memory_snapshot=chosen.snapshot,
     experimental_options={"enable_gpu_snapshot": True} if chosen.gpu_snapshot else None,
     _experimental_restrict_output=True,  # CBOR, which Go reads, for Python's callers too
 )

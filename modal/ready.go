@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
 	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/comfyd/comfyd/backend"
 )
@@ -28,32 +31,57 @@ func (b *Backend) Ready(ctx context.Context, p *backend.Prompt) error {
 		return b.sure(ctx, p, err)
 	}
 	c := dep.containers(variantOf(p, b.settings()))
-	if err := c.enter(ctx); err != nil {
-		return detached(ctx)
+	c.mu.Lock()
+	if why := c.paused(); why != nil {
+		c.mu.Unlock()
+		return why
 	}
-	defer c.leave()
-	if why := c.why; why != nil && time.Now().Before(c.until) {
-		return unavailable(why.Cause, "%s", why.Message)
-	}
-	if time.Since(c.upAt) < b.t.warmed {
+	if c.calls.fails == 0 && time.Since(c.upAt) < b.t.warmed {
+		c.mu.Unlock()
 		return nil
 	}
-	if err := b.runners(ctx, c); err != nil {
+	looked := b.lookAt(c)
+	c.mu.Unlock()
+	wait := time.NewTimer(b.t.statsWait)
+	defer wait.Stop()
+	select {
+	case <-looked:
+	case <-wait.C:
+		return unavailable(nil, "Modal has not said yet whether a GPU container is there")
+	case <-ctx.Done():
+		return detached(ctx)
+	}
+	if err := b.judge(c); err != nil {
 		if isNotFound(err) {
 			b.wake()
 		}
 		return b.typed(ctx, err)
 	}
-	switch {
-	case c.runners > 0 && (c.busy || c.warming.IsZero()):
-		return nil
-	case c.warming.IsZero():
-		if err := b.warm(ctx, c); err != nil {
-			return b.typed(ctx, err)
-		}
-		return unavailable(nil, "a GPU container is starting at Modal")
+	return nil
+}
+
+// judge tells by what is known whether a prompt can be handed over, and begins a warm-up where one is wanted.
+func (b *Backend) judge(c *containers) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if why := c.paused(); why != nil {
+		return why
 	}
-	return unavailable(nil, "a GPU container is starting at Modal, for %s now", time.Since(c.warming).Round(time.Second))
+	if c.lookErr != nil {
+		return c.lookErr
+	}
+	throttled := c.calls.fails > 0
+	switch {
+	case !throttled && c.runners > 0 && (c.busy || c.warming.IsZero()):
+		return nil
+	case !c.warming.IsZero():
+		return unavailable(nil, "a GPU container is starting at Modal, for %s now", time.Since(c.warming).Round(time.Second))
+	case time.Now().Before(c.hold):
+		return unavailable(nil, "nobody knows whether a GPU container is starting at Modal; another one is tried in %s", time.Until(c.hold).Round(time.Second))
+	case b.background(func() { b.warm(c) }):
+		c.warming = time.Now()
+	}
+	return unavailable(nil, "a GPU container is starting at Modal")
 }
 
 // sure makes a refusal final only where the catalogue is known to be that of now; else it is BackendUnavailable. It
@@ -91,54 +119,41 @@ func (b *Backend) settings() settings {
 	return settings{}
 }
 
-// warm has Modal start a container, once for all who wait. The lock is held.
-func (b *Backend) warm(ctx context.Context, c *containers) error {
-	fn, err := c.method(ctx, "warm")
-	if err != nil {
-		return err
-	}
-	id, err := b.spawn(ctx, fn, nil, 0)
-	if errors.Is(err, errDoubt) {
-		id, err = "", nil // should it run all the same, a container is what is wanted
-	}
-	if err != nil {
-		b.putAside(c, unavailable(err, "%s", b.explain(err)))
-		return err
-	}
-	if id != "" {
-		b.log.WithField("function_call", id).WithField("gpu", c.v.gpu).Info("a GPU container is starting at Modal")
-		if b.background(func() { b.warmed(c, id) }) {
-			c.warming = time.Now()
-		}
-	}
-	return nil
-}
-
-// warmed waits for the end of a warm-up.
-func (b *Backend) warmed(c *containers, id string) {
+// warm has Modal start a container, once for all who wait, and waits until that is up.
+func (b *Backend) warm(c *containers) {
 	began := time.Now()
 	ctx, done := context.WithTimeout(b.ctx, b.t.warm)
 	defer done()
-	item, err := b.await(ctx, id, true)
-	if b.ctx.Err() != nil || c.enter(b.ctx) != nil {
+	id, err := b.callWarm(ctx, c)
+	var item *pb.FunctionGetOutputsItem
+	if err == nil {
+		c.taken()
+		b.log.WithField("function_call", id).WithField("gpu", c.v.gpu).Info("a GPU container is starting at Modal")
+		if item, err = b.await(ctx, id, true); err != nil {
+			err = fmt.Errorf("%w: %w", errDoubt, err)
+		}
+	}
+	if b.ctx.Err() != nil {
 		return
 	}
-	defer c.leave()
-	c.warming, c.seen = time.Time{}, time.Time{}
 	log := b.log.WithField("function_call", id).WithField("took", time.Since(began).Round(time.Millisecond))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.warming, c.seen = time.Time{}, time.Time{}
 	switch {
-	case err != nil:
+	case errors.Is(err, errDoubt):
+		c.hold = time.Now().Add(b.t.hold)
 		log.WithError(err).Warn("nobody knows whether a GPU container came up at Modal")
+	case err != nil && status.Code(err) == codes.ResourceExhausted:
+		c.calls.failed(unavailable(err, "%s", b.explain(err)), b.t.aside, b.t.asideMost)
+	case err != nil:
+		if isNotFound(err) {
+			b.wake()
+		}
+		b.putAside(c, unavailable(err, "%s", b.explain(err)))
 	case item.GetResult().GetStatus() == pb.GenericResult_GENERIC_STATUS_SUCCESS:
 		c.up()
-		var text string
-		var up container
-		if cbor.Unmarshal(item.GetResult().GetData(), &text) == nil && json.Unmarshal([]byte(text), &up) == nil && up.GPU != "" && c.v.gpu == "" {
-			b.mu.Lock()
-			b.device = up.GPU
-			b.mu.Unlock()
-		}
-		log.WithField("gpu", up.GPU).Info("a GPU container is up at Modal")
+		log.WithField("gpu", b.noteDevice(c, item)).Info("a GPU container is up at Modal")
 	default:
 		why := ending(item, false)
 		b.putAside(c, why)
@@ -146,12 +161,38 @@ func (b *Backend) warmed(c *containers, id string) {
 	}
 }
 
+func (b *Backend) callWarm(ctx context.Context, c *containers) (string, error) {
+	quick, done := context.WithTimeout(ctx, b.t.call)
+	defer done()
+	fn, err := c.method(quick, "warm")
+	if err != nil {
+		return "", err
+	}
+	return b.spawn(ctx, fn, nil, 0)
+}
+
+// noteDevice reads which GPU a container says it has.
+func (b *Backend) noteDevice(c *containers, item *pb.FunctionGetOutputsItem) string {
+	var text string
+	var up container
+	if cbor.Unmarshal(item.GetResult().GetData(), &text) != nil || json.Unmarshal([]byte(text), &up) != nil {
+		return ""
+	}
+	if up.GPU != "" && c.v.gpu == "" {
+		b.mu.Lock()
+		b.device = up.GPU
+		b.mu.Unlock()
+	}
+	return up.GPU
+}
+
 // settle notes what a prompt's end says about the containers it was for, which are nil where nobody knows them.
 func (b *Backend) settle(c *containers, err error) {
-	if c == nil || c.enter(b.ctx) != nil {
+	if c == nil {
 		return
 	}
-	defer c.leave()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var be *backend.Error
 	switch {
 	case errors.Is(err, errStart) && errors.As(err, &be):

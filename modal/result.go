@@ -39,7 +39,9 @@ func (r *run) finish(ctx context.Context, item *pb.FunctionGetOutputsItem) (out 
 		}
 		return out, "", err
 	case "refused":
-		return nil, "", r.refused(m)
+		e := r.refused(m)
+		e.Restarts = m.restarts()
+		return nil, "", e
 	case "duplicate":
 		if m.CallID != "" && m.CallID != r.h.CallID {
 			return nil, m.CallID, nil
@@ -50,7 +52,7 @@ func (r *run) finish(ctx context.Context, item *pb.FunctionGetOutputsItem) (out 
 		if comfy.Code(m.Code) == comfy.BackendLost { // Modal would start containers for it without end; the app does not
 			return nil, "", &backend.Error{Code: comfy.BackendLost, Message: m.Message, Ran: true, Final: true, Restarts: m.restarts()}
 		}
-		return nil, "", &backend.Error{Code: userCode(m.Code), Message: orElse(comfyui.Scrub(m.Message), "the app at Modal gives no reason")}
+		return nil, "", &backend.Error{Code: userCode(m.Code), Message: orElse(comfyui.Scrub(m.Message), "the app at Modal gives no reason"), Restarts: m.restarts()}
 	}
 	return nil, "", &backend.Error{Code: comfy.Internal, Ran: true, Message: "the app at Modal ended the prompt in a way that this comfyd does not know (" + firstLine(m.End) + "); deploy the app that belongs to it"}
 }

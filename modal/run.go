@@ -83,9 +83,6 @@ func (b *Backend) attach(ctx context.Context, p *backend.Prompt, h backend.Handl
 	if id == "" {
 		return nil, backend.Errorf(comfy.BackendLost, "no call at Modal has the prompt")
 	}
-	if _, err := b.poll(ctx, id, 0, false); errors.Is(err, errGone) {
-		return nil, r.expired()
-	}
 	r.h.CallID, r.h.Server = id, b.name
 	r.inputPaths()
 	if err := r.record(ctx); err != nil {
@@ -135,10 +132,11 @@ func (r *run) submit(ctx context.Context, paths map[string]string) error {
 	if size > maxInputs {
 		return backend.Errorf(comfy.InvalidWorkflow, "the files that come with the job have %d bytes, and at most %d can be handed to Modal", size, maxInputs)
 	}
-	if err := r.b.uploads.Acquire(ctx, size); err != nil {
+	held := 2 * size
+	if err := r.b.uploads.Acquire(ctx, held); err != nil {
 		return err
 	}
-	defer r.b.uploads.Release(size)
+	defer r.b.uploads.Release(held)
 	args, size, err := r.arguments(ctx, paths)
 	if err != nil {
 		return err
@@ -146,6 +144,11 @@ func (r *run) submit(ctx context.Context, paths map[string]string) error {
 	fn, err := r.b.runMethod(ctx, r.c)
 	if err == nil {
 		r.h.CallID, err = r.b.spawn(ctx, fn, args, size)
+	}
+	if err == nil {
+		r.c.taken()
+	} else {
+		r.b.refusedBy(r.c, err)
 	}
 	switch {
 	case errors.Is(err, errDoubt) && ctx.Err() == nil:

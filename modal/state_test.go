@@ -4,10 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
 	"github.com/stretchr/testify/require"
 
 	"github.com/comfyd/comfyd/backend"
@@ -138,6 +140,11 @@ func TestModelsAdded(t *testing.T) {
 	refused := errorOf(t, w.b.Ready(w.ctx(), wants("new.safetensors")), comfy.InvalidWorkflow)
 	require.Contains(t, refused.NodeErrors, "1")
 	require.Len(t, w.calls("catalog"), 1)
+	notes := filepath.Join(w.m.VolumeDir(testApp+"-models"), ".comfyd", "loras")
+	require.NoError(t, os.MkdirAll(notes, 0o750))
+	require.NoError(t, os.WriteFile(filepath.Join(notes, "x.json"), []byte("{}"), 0o600))
+	require.NoError(t, w.b.Refresh(w.ctx()))
+	require.Len(t, w.calls("catalog"), 1, "notes are no models")
 
 	require.NoError(t, os.WriteFile(filepath.Join(models, "new.safetensors"), nil, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(w.m.VolumeDir(testApp+"-models"), "new.safetensors"), []byte("weights"), 0o600))
@@ -219,6 +226,12 @@ func TestGPUAndTimeout(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"H100"}, call.GPUs)
 	require.Equal(t, 4*time.Hour, call.Timeout)
+	for _, r := range w.m.Requests("FunctionBindParams") {
+		res := r.Message.(*pb.FunctionBindParamsRequest).GetFunctionOptions().GetResources()
+		require.Equal(t, []uint32{2500, 2048}, []uint32{res.GetMilliCpu(), res.GetMemoryMb()}, "as deployed: the GPU alone would take them away")
+		require.Equal(t, "H100", res.GetGpuConfig().GetGpuType())
+	}
+	require.NotEmpty(t, w.m.Requests("FunctionBindParams"))
 
 	p = w.prompt(nil)
 	p.GPU, p.RunTimeout = "L40S", 30*time.Minute // as deployed
@@ -267,8 +280,11 @@ func TestThrottledWarmUp(t *testing.T) {
 	w := newWorld(t, nil)
 	w.well(w.b)
 	fault := w.m.Throttle(0, 100*time.Millisecond)
-	e := errorOf(t, w.b.Ready(w.ctx(), w.prompt(nil)), comfy.BackendUnavailable)
-	require.Contains(t, e.Message, "takes no more at the moment")
+	var e *backend.Error
+	require.Eventually(t, func() bool {
+		e = errorOf(t, w.b.Ready(w.ctx(), w.prompt(nil)), comfy.BackendUnavailable)
+		return strings.Contains(e.Message, "takes no more at the moment")
+	}, 10*time.Second, 10*time.Millisecond)
 	require.Greater(t, fault.Fired(), 1, "the SDK waited as it was told, for as long as it may")
 	fault.Clear()
 	w.ready(w.b)

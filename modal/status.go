@@ -16,6 +16,10 @@ import (
 // logMark stands between an exception's message and the end of ComfyUI's log, in what the app raises.
 const logMark = "\n--- log ---\n"
 
+// startsMark stands at the very end of what the app raises, and after it how many containers have begun the prompt, where
+// that is more than one.
+const startsMark = "\n--- starts ---\n"
+
 // maxCause bounds what of a traceback or a log goes into an error's cause, which Temporal keeps.
 const maxCause = 6000
 
@@ -35,14 +39,16 @@ var errStart = errors.New("the container did not come up")
 // output_items_exception). A cancelled call has no text at all, so that its status counts alone.
 func ending(item *pb.FunctionGetOutputsItem, stopped bool) *backend.Error {
 	r := item.GetResult()
-	class, message, log := exception(r.GetException())
-	e := &backend.Error{Ran: item.GetInputStartedAt() > 0 || item.GetTaskId() != "", Cause: evidence(item, log)}
+	class, message, log, starts := exception(r.GetException())
+	e := &backend.Error{Restarts: max(starts-1, 0), Ran: item.GetInputStartedAt() > 0 || item.GetTaskId() != "", Cause: evidence(item, log)}
 	switch r.GetStatus() {
 	case pb.GenericResult_GENERIC_STATUS_FAILURE:
 		e.Ran = true
 		switch class {
 		case "StartFailed":
 			notStarted(e, message)
+		case "LedgerAway": // the container is sound, and nothing has run
+			e.Code, e.Ran, e.Message = comfy.BackendUnavailable, false, "the app at Modal could not claim the prompt: "+sentence(message)
 		case "Stalled":
 			e.Code, e.Message = comfy.Timeout, "the prompt showed no sign of life at Modal: "+sentence(message)
 		case "BackendLost":
@@ -53,6 +59,7 @@ func ending(item *pb.FunctionGetOutputsItem, stopped bool) *backend.Error {
 	case pb.GenericResult_GENERIC_STATUS_INIT_FAILURE:
 		notStarted(e, message)
 	case pb.GenericResult_GENERIC_STATUS_TIMEOUT:
+		e.Final = true // a second run would meet the same limit
 		e.Code, e.Message, e.Ran = comfy.Timeout, "Modal ended the call at its own limit; deploy the app with a larger COMFYD_MODAL_TIMEOUT", true
 	case pb.GenericResult_GENERIC_STATUS_TERMINATED:
 		if e.Code, e.Message = comfy.BackendLost, "the call was cancelled at Modal, by somebody else or because the app was stopped"; stopped {
@@ -96,10 +103,11 @@ func statusName(item *pb.FunctionGetOutputsItem) string {
 func evidence(item *pb.FunctionGetOutputsItem, log string) error {
 	r := item.GetResult()
 	text := fmt.Sprintf("%s in container %s", statusName(item), orElse(item.GetTaskId(), "unknown"))
-	if class, message, _ := exception(r.GetException()); class != "" || message != "" {
+	if class, message, _, _ := exception(r.GetException()); class != "" || message != "" {
 		text += ": " + class + ": " + tail(message)
 	}
-	if trace, _, _ := strings.Cut(r.GetTraceback(), logMark); trace != "" { // the exception's own text stands at its end
+	trace, _, _ := strings.Cut(r.GetTraceback(), logMark) // the exception's own text stands at its end
+	if trace, _, _ = strings.Cut(trace, startsMark); trace != "" {
 		text += "\n" + tail(trace)
 	}
 	if log != "" {
@@ -116,15 +124,21 @@ func tail(text string) string {
 	return "…" + strings.ToValidUTF8(text[len(text)-maxCause:], "")
 }
 
-// exception takes Python's repr of an exception apart: its class, its first argument, and the log that the app adds to it.
-func exception(repr string) (class, message, log string) {
+// exception takes Python's repr of an exception apart: its class, its first argument, and what the app adds to that: a
+// log, and how many containers have begun the prompt (0 where it does not say).
+func exception(repr string) (class, message, log string, starts int) {
 	class, rest, ok := strings.Cut(repr, "(")
 	if !ok || strings.ContainsAny(class, " \n'\"") {
-		return "", repr, ""
+		return "", repr, "", 0
 	}
 	message = pythonString(strings.TrimSuffix(rest, ")"))
+	if at := strings.LastIndex(message, startsMark); at >= 0 {
+		if n, err := strconv.Atoi(message[at+len(startsMark):]); err == nil {
+			message, starts = message[:at], n
+		}
+	}
 	message, log, _ = strings.Cut(message, logMark)
-	return class, message, log
+	return class, message, log, starts
 }
 
 // pythonString reads a Python string literal at the start of a text; what is none comes back as it is.

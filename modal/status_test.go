@@ -15,7 +15,7 @@ import (
 
 // TestEnding: what each way of ending at Modal means, and that nothing of Python's inside reaches the message.
 func TestEnding(t *testing.T) {
-	const trace = "Traceback (most recent call last):\n  File \"/opt/app.py\", line 3, in run\nStartFailed: x"
+	const trace = "Traceback (most recent call last):\n  File \"/opt/app.py\", line 3, in run\nStartFailed: x\n--- starts ---\n3"
 	for name, c := range map[string]struct {
 		status    pb.GenericResult_GenericStatus
 		exception string
@@ -25,10 +25,11 @@ func TestEnding(t *testing.T) {
 		wantRan   bool
 		says      string
 	}{
+		"ledger":      {pb.GenericResult_GENERIC_STATUS_FAILURE, `LedgerAway('the ledger of prompts does not answer')`, true, false, comfy.BackendUnavailable, false, "could not claim the prompt: the ledger"},
 		"start":       {pb.GenericResult_GENERIC_STATUS_FAILURE, `StartFailed('no torch\n--- log ---\n/opt/secret.py: it\'s gone')`, true, false, comfy.BackendUnavailable, false, "did not come up at Modal: no torch"},
 		"init":        {pb.GenericResult_GENERIC_STATUS_INIT_FAILURE, `RuntimeError("can't open /opt/x/y.py")`, true, false, comfy.BackendUnavailable, false, "did not come up at Modal: can't open y.py"},
-		"stalled":     {pb.GenericResult_GENERIC_STATUS_FAILURE, `Stalled('nothing for 600 s')`, true, false, comfy.Timeout, true, "nothing for 600 s"},
-		"lost":        {pb.GenericResult_GENERIC_STATUS_FAILURE, `BackendLost('ComfyUI died\n--- log ---\nSegmentation fault')`, true, false, comfy.BackendLost, true, "ComfyUI died"},
+		"stalled":     {pb.GenericResult_GENERIC_STATUS_FAILURE, `Stalled('nothing for 600 s\n--- starts ---\n2')`, true, false, comfy.Timeout, true, "nothing for 600 s"},
+		"lost":        {pb.GenericResult_GENERIC_STATUS_FAILURE, `BackendLost('ComfyUI died\n--- log ---\nSegmentation fault\n--- starts ---\n3')`, true, false, comfy.BackendLost, true, "ComfyUI died"},
 		"other":       {pb.GenericResult_GENERIC_STATUS_FAILURE, `KeyError('/opt/secret')`, true, false, comfy.BackendLost, true, "outside ComfyUI (KeyError)"},
 		"no text":     {pb.GenericResult_GENERIC_STATUS_FAILURE, "", true, false, comfy.BackendLost, true, "no reason given"},
 		"timeout":     {pb.GenericResult_GENERIC_STATUS_TIMEOUT, "Task's current input hit its timeout of 300s", false, false, comfy.Timeout, true, "COMFYD_MODAL_TIMEOUT"},
@@ -53,24 +54,31 @@ func TestEnding(t *testing.T) {
 				require.NotContains(t, e.Message, inside)
 			}
 			require.ErrorContains(t, e.Cause, "line 3, in run")
-			require.Equal(t, c.code == comfy.BackendUnavailable, errors.Is(e, errStart))
+			require.Equal(t, c.code == comfy.BackendUnavailable && name != "ledger", errors.Is(e, errStart), "a container that is sound is not put aside")
+			require.Equal(t, name == "timeout", e.Final)
+			require.Equal(t, map[string]int{"lost": 2, "stalled": 1}[name], e.Restarts)
+			require.NotContains(t, e.Error(), "--- starts")
 		})
 	}
 }
 
 func TestException(t *testing.T) {
 	for repr, want := range map[string][3]string{
-		`StartFailed('a\nb\n--- log ---\nc\n')`:   {"StartFailed", "a\nb", "c\n"},
-		`ValueError("it's \"quoted\" \\ \xe4 ä")`: {"ValueError", `it's "quoted" \ ä ä`, ""},
-		`ValueError('it\'s', 3)`:                  {"ValueError", "it's", ""},
-		`KeyError(7)`:                             {"KeyError", "7", ""},
-		`Stalled()`:                               {"Stalled", "", ""},
-		"no exception (at all)":                   {"", "no exception (at all)", ""},
-		"":                                        {"", "", ""},
-		`X('cut off in the mid\`:                  {"X", `cut off in the mid\`, ""},
+		`StartFailed('a\nb\n--- log ---\nc\n')`:           {"StartFailed", "a\nb", "c\n"},
+		`ValueError("it's \"quoted\" \\ \xe4 ä")`:         {"ValueError", `it's "quoted" \ ä ä`, ""},
+		`Stalled('a\n--- log ---\nb\n--- starts ---\n7')`: {"Stalled", "a", "b"},
+		`Stalled('a\n--- starts ---\n7')`:                 {"Stalled", "a", ""},
+		`Stalled('a\n--- starts ---\nfoo')`:               {"Stalled", "a\n--- starts ---\nfoo", ""},
+		`ValueError('it\'s', 3)`:                          {"ValueError", "it's", ""},
+		`KeyError(7)`:                                     {"KeyError", "7", ""},
+		`Stalled()`:                                       {"Stalled", "", ""},
+		"no exception (at all)":                           {"", "no exception (at all)", ""},
+		"":                                                {"", "", ""},
+		`X('cut off in the mid\`:                          {"X", `cut off in the mid\`, ""},
 	} {
-		class, message, log := exception(repr)
+		class, message, log, starts := exception(repr)
 		require.Equal(t, want, [3]string{class, message, log}, repr)
+		require.Equal(t, strings.Count(repr, "starts ---\\n7"), starts/7, repr)
 	}
 	require.Less(t, len(tail(strings.Repeat("ä", 10_000))), maxCause+10)
 }

@@ -2,9 +2,12 @@ package modal
 
 import "time"
 
-// maxInputs bounds the files that come with one job, and those of all jobs that are on their way to Modal at once: the
-// SDK wants them in memory.
-const maxInputs = 512 << 20
+// maxUploads bounds what files of jobs may take in memory on their way to Modal, all jobs together. The SDK wants them
+// there, and makes a copy in CBOR: so each byte counts twice, and maxInputs bounds the files of one job.
+const (
+	maxUploads = 512 << 20
+	maxInputs  = maxUploads / 2
+)
 
 // timing holds every wait of the package, so that tests can shorten them.
 type timing struct {
@@ -33,6 +36,8 @@ type timing struct {
 	graph       time.Duration // between two looks whether a call runs, while the channel says nothing
 	blob        time.Duration // without a byte of a result
 	stats       time.Duration // a look at the number of runners this young is believed
+	statsWait   time.Duration // how long Ready waits for such a look
+	hold        time.Duration // before another warm-up where nobody knows what became of the last
 	warm        time.Duration // for a container to come up: the app's startup timeout may be long
 	warmed      time.Duration // a container that came up so lately is there, whatever the statistics say
 	aside       time.Duration // the first pause after containers failed to start, doubling up to asideMost
@@ -41,6 +46,7 @@ type timing struct {
 	terminate   time.Duration // before the container itself is ended; whoever cancels may give up soon after
 	giveUp      time.Duration // for stopping a call that nobody will follow
 	resultTries int           // how often a result's bytes are asked for when its blob is missing
+	polls       int           // how many questions Modal may hold on one connection
 }
 
 func defaultTiming() timing {
@@ -50,9 +56,9 @@ func defaultTiming() timing {
 		catalogAgain: 15 * time.Second, catalogMost: 10 * time.Minute,
 		poll: 20 * time.Second, grace: 15 * time.Second, again: 250 * time.Millisecond, againMost: 10 * time.Second, gone: time.Second,
 		spawn: 90 * time.Second, spawnRate: 256 << 10,
-		channel: 20 * time.Second, graph: 10 * time.Second, blob: time.Minute, stats: time.Second,
+		channel: 20 * time.Second, graph: 10 * time.Second, blob: time.Minute, stats: time.Second, statsWait: 3 * time.Second, hold: time.Minute,
 		warm: time.Hour, warmed: 30 * time.Second, aside: 10 * time.Second, asideMost: 5 * time.Minute,
-		cancelAgain: 3 * time.Second, terminate: 11 * time.Second, giveUp: 15 * time.Second, resultTries: 3,
+		cancelAgain: 3 * time.Second, terminate: 11 * time.Second, giveUp: 15 * time.Second, resultTries: 3, polls: 80,
 	}
 }
 

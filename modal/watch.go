@@ -20,6 +20,8 @@ type deployment struct {
 	// key changes with each deploy: it holds the app's version (AppLifecycle in api.proto) and the functions'
 	// definition_id, which is made anew with each deploy while the function_id stays (modal 1.6.4, runner.py).
 	key     string
+	app     string // its ID
+	version string // what tells this deploy, empty where Modal does not say
 	cls     *sdk.Cls
 	catalog *sdk.Function
 	locate  *sdk.Function
@@ -104,11 +106,11 @@ func (b *Backend) lookup(ctx context.Context) (*deployment, error) {
 			keys = append(keys, id)
 		}
 	}
-	version, err := b.version(ctx, got.GetHandleMetadata().GetAppId())
-	if err != nil {
+	dep.app = got.GetHandleMetadata().GetAppId()
+	if dep.version, err = b.version(ctx, dep.app); err != nil {
 		return nil, err
 	}
-	dep.key = strings.Join(append(keys, version), "/")
+	dep.key = strings.Join(append(keys, dep.app, dep.version), "/")
 	if known := b.deployment(); known != nil && known.key == dep.key {
 		return known, nil
 	}
@@ -130,17 +132,24 @@ func (b *Backend) lookup(ctx context.Context) (*deployment, error) {
 	return dep, nil
 }
 
-// version tells one deploy of an app from the next. A control plane that does not say leaves it to the definitions.
+// version tells one deploy of an app from the next. A control plane that does not say leaves it to the definitions, and
+// one that said before to what it said then; only one that cannot be asked now is an error.
 func (b *Backend) version(ctx context.Context, app string) (string, error) {
 	r, err := b.client.raw.AppGetLifecycle(ctx, pb.AppGetLifecycleRequest_builder{AppId: app}.Build())
 	switch status.Code(err) {
 	case codes.OK:
 		l := r.GetLifecycle()
-		return fmt.Sprintf("%s v%d %.3f", app, l.GetVersion(), l.GetDeployedAt()), nil
-	case codes.Unimplemented, codes.PermissionDenied, codes.NotFound, codes.InvalidArgument:
-		return app, nil
+		return fmt.Sprintf("v%d %.3f", l.GetVersion(), l.GetDeployedAt()), nil
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.ResourceExhausted, codes.Unauthenticated:
+		return "", err
 	}
-	return "", err
+	if ctx.Err() != nil {
+		return "", err
+	}
+	if known := b.deployment(); known != nil && known.app == app {
+		return known.version, nil
+	}
+	return "", nil
 }
 
 func (b *Backend) deployment() *deployment {

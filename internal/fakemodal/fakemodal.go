@@ -74,6 +74,9 @@ type Options struct {
 	PreemptOverlap bool
 	// MaxContainers is the most containers that a function without a limit of its own gets, by default 4.
 	MaxContainers int
+	// MaxStreams is how many requests a client may have open on one connection; 0 for no limit. Those beyond it wait in the
+	// client.
+	MaxStreams uint32
 	// Log is told what happens, if set.
 	Log func(format string, args ...any)
 }
@@ -169,12 +172,16 @@ func (s *Server) listen() error {
 	}
 	s.gate = newGate(l)
 	s.blobs = "http://" + b.Addr().String()
-	s.grpc = grpc.NewServer(
+	options := []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(s.unary), grpc.ChainStreamInterceptor(s.stream),
-		grpc.WaitForHandlers(true), grpc.MaxRecvMsgSize(100<<20), grpc.MaxSendMsgSize(100<<20),
+		grpc.WaitForHandlers(true), grpc.MaxRecvMsgSize(100 << 20), grpc.MaxSendMsgSize(100 << 20),
 		// The SDKs ping every 30 s, also without streams (CODE: client.go newClient); grpc-go's own policy would cut them off.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	)
+	}
+	if s.opts.MaxStreams > 0 {
+		options = append(options, grpc.MaxConcurrentStreams(s.opts.MaxStreams))
+	}
+	s.grpc = grpc.NewServer(options...)
 	pb.RegisterModalClientServer(s.grpc, &service{s: s})
 	s.http = &http.Server{Handler: http.HandlerFunc(s.blob), ReadHeaderTimeout: time.Minute}
 	s.wg.Go(func() { _ = s.grpc.Serve(s.gate) })

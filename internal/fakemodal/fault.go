@@ -191,6 +191,13 @@ func (s *Server) FailStart(n int, exception string) *Fault {
 	return s.Inject(Rule{Methods: []string{faultStart}, Times: n, Message: exception})
 }
 
+// RefuseReload refuses the next n reloads of a Volume in containers (0: all until cleared), as Modal does while a file of
+// it is open there (CODE: volume.py reload, which looks for these words).
+func (s *Server) RefuseReload(n int) *Fault {
+	return s.Inject(Rule{Methods: []string{"VolumeReload"}, From: Containers, Times: n, Code: codes.FailedPrecondition,
+		Message: "there are open files preventing the operation (by fakemodal)"})
+}
+
 // RefuseMount refuses to deploy functions that mount a volume at path, as for a folder that is not empty in the image.
 // Without it that is done only for folders into which the deploy itself puts local files.
 func (s *Server) RefuseMount(path string) *Fault {

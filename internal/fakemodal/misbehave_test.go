@@ -56,6 +56,17 @@ func TestPreemptWithOverlap(t *testing.T) {
 	w.marked("ignored", 1)
 }
 
+// TestRefuseReload: Modal's own code raises what it raises for a Volume with open files.
+func TestRefuseReload(t *testing.T) {
+	w := newWorld(t, func(o *fakemodal.Options) { o.Env["TESTAPP_MODELS"] = fakemodal.VolumesDir + "/testapp-models" })
+	fault := w.RefuseReload(1)
+	_, err := w.get(w.spawn(w.method("store"), "unet/a.safetensors", "weights"))
+	require.ErrorContains(t, err, "there are open files preventing the operation")
+	require.ErrorContains(t, err, "RuntimeError")
+	require.Equal(t, 1, fault.Fired())
+	w.run(w.method("store"), "unet/a.safetensors", "weights")
+}
+
 func TestKillContainer(t *testing.T) {
 	w := newWorld(t)
 	fc := w.spawn(w.method("sleep"), 1)

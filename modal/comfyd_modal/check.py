@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 
 from . import models, nodes, settings, transfer
-from .download import PARALLEL, SECRET, refusal, token_from_env
+from .download import PARALLEL, SECRET, is_of, refusal, token_from_env
 from .models import Model, Models
 from .volume import reload
 
@@ -82,7 +82,7 @@ def volume(models_dir: Path, listed: Models) -> dict:
 
 
 def _source(model: Model, token: str, hub: str) -> dict:
-    ours = transfer.host(model.url) == transfer.host(hub)
+    ours = is_of(model.url, (hub,))
     headers = {"Authorization": f"Bearer {token}"} if ours and token else {}
     try:
         # Not further: Hugging Face has let us in when it sends us on to its storage.

@@ -45,7 +45,7 @@ class Downloader:
     """Downloads into one models folder.
 
     `commit` makes durable what has been written; less than 5 % of a large download are ever at risk. The token goes to
-    `hub` hosts (and below) only.
+    the origins of `hub` (and hosts below) only. Of a model's address nothing is kept or said that may be a secret.
     """
 
     models_dir: Path
@@ -53,7 +53,7 @@ class Downloader:
     commit: Callable[[], None] = lambda: None
     say: Callable[[str], None] = print
     patience: Patience = field(default_factory=Patience)
-    hub: tuple[str, ...] = ("huggingface.co", "hf.co")
+    hub: tuple[str, ...] = ("https://huggingface.co", "https://hf.co")
     floor: int = FLOOR  # see Committer
 
     def all(self, wanted: Iterable[Model]) -> list[Record]:
@@ -98,13 +98,17 @@ class Downloader:
         target = self.models_dir / model.path
         record = models.read_record(self.models_dir, model)
         size = transfer.length(target)
-        if record and (record.url, record.size) == (model.url, size) and model.sha256 in ("", record.sha256):
+        if (
+            record
+            and (record.url, record.size) == (transfer.identity(model.url), size)
+            and model.sha256 in ("", record.sha256)
+        ):
             self.say(f"{model.path}: is there")
             return record
         models.record_path(self.models_dir, model).parent.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         if size and size == model.size and transfer.file_hash(target).hexdigest() == model.sha256:  # put there by hand
-            record = Record(model.url, size, model.sha256)
+            record = Record(transfer.identity(model.url), size, model.sha256)
             models.write_record(self.models_dir, model, record)
             return record
         return None
@@ -118,7 +122,7 @@ class Downloader:
             if not wrong:
                 os.replace(partial, self.models_dir / model.path)
                 transfer.discard(partial)
-                return Record(model.url, fetched.size, fetched.sha256)
+                return Record(transfer.identity(model.url), fetched.size, fetched.sha256)
             transfer.discard(partial)
             if again or not fetched.resumed:
                 raise DownloadError(
@@ -129,7 +133,7 @@ class Downloader:
 
     def _fetch(self, model: Model, committer: Committer) -> transfer.Fetched:
         partial = models.partial_path(self.models_dir, model)
-        mine = _is_of(host(model.url), self.hub)
+        mine = is_of(model.url, self.hub)
         request = Request(model.url, partial, self.token if mine else "", self.patience.connect, self.patience.silence)
         progress = _Progress(model.path, committer, self.say)
         tries = changes = 0
@@ -151,7 +155,7 @@ class Downloader:
                     raise DownloadError(
                         f"{model.path}: {host(model.url)} stalls: {why}, and {tries} tries in a row brought nothing. "
                         f"{transfer.length(partial)} bytes are kept; run the download again to go on from there."
-                    ) from e
+                    ) from None  # requests' own words have the whole address
                 pause = self.patience.pause * 2 ** (tries - 1)
                 self.say(f"{model.path}: {why}; going on in {pause:g} s")
                 time.sleep(pause)
@@ -178,11 +182,11 @@ class _Progress:
 
 def refusal(status: int, url: str, hub: bool, with_token: bool) -> str:
     """What a status means for the operator, and what to do. hub: the address is Hugging Face's."""
-    page = model_page(url)
+    page, url = model_page(url), transfer.public(url)
     if status == 200:
         return f"{url} is a web page, not a file; give the address that the download button has."
     if not hub and status in (401, 403):
-        return f"{host(url)} wants a login ({status}) for {url}; comfyd has one for Hugging Face only."
+        return f"{host(url)} wants a login ({status}) for {url}; comfyd has one for https://huggingface.co only."
     if status == 401 and with_token:
         return (
             f"Hugging Face does not accept the token in the Modal Secret {SECRET} (401). Make a new one at "
@@ -206,8 +210,7 @@ def refusal(status: int, url: str, hub: bool, with_token: bool) -> str:
 
 def model_page(url: str) -> str:
     """The page of the repository that an address of Hugging Face is of; its licence is accepted there."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}{parts.path.split('/resolve/')[0]}"
+    return transfer.public(url).split("/resolve/")[0]
 
 
 def disk_sentence(e: OSError) -> str:
@@ -234,5 +237,7 @@ def _mismatch(model: Model, fetched: transfer.Fetched) -> str:
     return ""
 
 
-def _is_of(name: str, domains: tuple[str, ...]) -> bool:
-    return any(name == d or name.endswith("." + d) for d in domains)
+def is_of(url: str, origins: tuple[str, ...]) -> bool:
+    """Whether an address is at one of these origins, or at a host below one: https://huggingface.co."""
+    scheme, name = urlsplit(url).scheme, host(url)
+    return any(scheme == urlsplit(o).scheme and (name == host(o) or name.endswith(f".{host(o)}")) for o in origins)

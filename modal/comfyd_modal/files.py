@@ -1,10 +1,13 @@
 """The files of one job in ComfyUI's folders. A container runs one prompt at a time: all that is there is that job's."""
 
+import logging
 import os
 import shutil
 from pathlib import Path, PurePosixPath
 
 from .errors import BackendLost, UserError
+
+log = logging.getLogger("comfyd")
 
 
 def write_inputs(folder: Path, inputs: list[list]) -> None:
@@ -53,7 +56,7 @@ class Sweeper:
         }
 
     def sweep(self) -> None:
-        """Removes what is new. What cannot be removed is left; OSError is not raised."""
+        """Removes what is new. What cannot be removed is left and logged; OSError is not raised."""
         for folder in self._folders:
             self._sweep(folder)
 
@@ -63,12 +66,23 @@ class Sweeper:
         except OSError:
             return
         for entry in entries:
-            path = Path(entry.path)
-            directory = entry.is_dir(follow_symlinks=False)
-            if path in self._keep:
-                if directory:
-                    self._sweep(path)
-            elif directory:
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            try:
+                self._remove(entry)
+            except OSError as e:  # it must not stand in place of the job's result
+                log.warning("a file of the job cannot be removed: %s", e)
+
+    def _remove(self, entry: os.DirEntry) -> None:
+        path = Path(entry.path)
+        directory = entry.is_dir(follow_symlinks=False)
+        if path in self._keep:
+            if directory:
+                self._sweep(path)
+        elif directory:
+            shutil.rmtree(path, onerror=_left)  # the rest of it is removed
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _left(_: object, path: str, error: tuple) -> None:
+    if not isinstance(error[1], FileNotFoundError):
+        log.warning("a file of the job cannot be removed: %s", error[1])

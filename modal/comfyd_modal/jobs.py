@@ -27,5 +27,5 @@ def add_model(url: str, folder: str, name: str, sha256: str, volume: str) -> str
 
 
 def _downloader(volume: str) -> Downloader:
-    reload()
+    reload(volume)
     return Downloader(models.folder(), token_from_env(), modal.Volume.from_name(volume).commit)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+OURS = ".comfyd"  # the folder of the Volume that is not ComfyUI's
 LIST = Path(__file__).resolve().parent.parent / "models.toml"
 
 # What ComfyUI's loaders list (folder_paths.supported_pt_extensions), and what packs load besides. Others are refused: a
@@ -56,7 +57,9 @@ class Models:
             raise ModelError(f"{folder!r} is no folder of ComfyUI's models; it may be {', '.join(self.folders)}")
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ModelError(f"{url!r} is no address to download from; it must begin with https:// or http://")
+            raise ModelError(
+                f"{url.partition('?')[0]!r} is no address to download from; it must begin with https:// or http://"
+            )
         name = name or unquote(parts.path).rsplit("/", 1)[-1]
         if not _NAME.fullmatch(name) or not name.lower().endswith(SUFFIXES):
             raise ModelError(
@@ -71,7 +74,7 @@ class Models:
 class Record:
     """What is known of a file that was downloaded and verified."""
 
-    url: str
+    url: str  # as transfer.identity gives it: without a secret
     size: int
     sha256: str
 
@@ -176,12 +179,12 @@ def write_record(models_dir: Path, model: Model, record: Record) -> None:
 
 def record_path(models_dir: Path, model: Model) -> Path:
     """Where a model's record is."""
-    return Path(models_dir) / ".comfyd" / model.folder / f"{model.name}.json"
+    return Path(models_dir) / OURS / model.folder / f"{model.name}.json"
 
 
 def partial_path(models_dir: Path, model: Model) -> Path:
     """Where the part of a model is that has arrived."""
-    return Path(models_dir) / ".comfyd" / model.folder / f"{model.name}.partial"
+    return Path(models_dir) / OURS / model.folder / f"{model.name}.partial"
 
 
 def _size(path: Path) -> int:

@@ -32,15 +32,20 @@ class Refused(Exception):
 MODEL = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
 
 
-def names_model(answer: Any) -> bool:
-    """Whether a refusal is about the name of a model file that is not there (execution.py: value_not_in_list)."""
-    errors = answer.get("node_errors") if isinstance(answer, dict) else None
-    for node in (errors or {}).values() if isinstance(errors, dict) else ():
+def unknown_models(answer: Any) -> set[str]:
+    """The names of model files that ComfyUI does not have (execution.py: value_not_in_list), if a refusal is for nothing
+    else: what has other faults would be refused with the models, too."""
+    names: set[str] = set()
+    nodes = answer.get("node_errors") if isinstance(answer, dict) else None
+    for node in nodes.values() if isinstance(nodes, dict) else ():
         for error in node.get("errors") or ():
             value = (error.get("extra_info") or {}).get("received_value")
-            if error.get("type") == "value_not_in_list" and isinstance(value, str) and value.lower().endswith(MODEL):
-                return True
-    return False
+            if error.get("type") != "value_not_in_list" or not isinstance(value, str):
+                return set()
+            if not value.lower().endswith(MODEL):
+                return set()
+            names.add(value)
+    return names
 
 
 class Prompt:

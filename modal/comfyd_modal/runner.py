@@ -21,7 +21,7 @@ import modal.experimental
 
 from . import ledger, models, settings, volume
 from .comfyui import ComfyUI
-from .errors import StartFailed, UserError
+from .errors import InfraError, StartFailed, UserError
 from .files import Sweeper
 from .job import Job, undisturbed
 from .options import Options, read_options, read_workflow
@@ -39,7 +39,7 @@ class Runner:
     """One container's ComfyUI and the prompts in it, one at a time.
 
     What is not given is the app's own, from the environment: `book` is the ledger (a modal.Dict), `channel` the queue
-    of progress (a modal.Queue); `end_container` asks Modal for no more inputs; `reload` brings the Volume up to date.
+    of progress (a modal.Queue); `end_container` asks Modal for no more inputs; `shelf` is the models' Volume.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Runner:
         channel: Any = None,
         gpu_snapshot: bool | None = None,
         end_container: Callable[[], Awaitable[None]] = modal.experimental.stop_fetching_inputs.aio,
-        reload: Callable[[], Awaitable[None]] = volume.reload_now,
+        shelf: volume.Shelf | None = None,
     ):
         self._comfy = ComfyUI(place or from_env())
         self._book = book or ledger.open_book()
         self._channel = channel or open_channel()
         self._gpu_snapshot = settings.from_env().gpu_snapshot if gpu_snapshot is None else gpu_snapshot
         self._end = end_container
-        self._reload = reload
+        self._shelf = shelf or volume.Shelf()
         self._sweeper: Sweeper | None = None
         self._start_failed: StartFailed | None = None
         self._began = (time.monotonic(), task_id())
@@ -136,7 +136,7 @@ class Runner:
         call_id = modal.current_function_call_id()
         starts = 1
         if call_id is not None:
-            claim = await ledger.claim(self._book, options.prompt_id, call_id)
+            claim = await ledger.claim(self._book, options.prompt_id, call_id, task_id())
             if not claim.mine:
                 end = {"end": "duplicate", "call_id": claim.holder} if claim.holder else {"end": "barred"}
                 log.info("%s%s", label, " ".join(end.values()))
@@ -148,6 +148,9 @@ class Runner:
         self._comfy.label(label)
         try:
             return await self._job(graph, options, inputs or [], label, starts)
+        except InfraError as e:
+            e.tell_starts(starts)
+            raise
         finally:
             self._comfy.label("")
 
@@ -164,7 +167,7 @@ class Runner:
                     progress = await stack.enter_async_context(Progress(send, container, label))
                 await self._up()
                 container.gpu, container.version = self._comfy.about.gpu, self._comfy.about.version
-                job = Job(self._comfy, self._sweep(), options, self._end_container, self._reload)
+                job = Job(self._comfy, self._sweep(), options, self._end_container, self._shelf)
                 manifest, blobs = await job.run(graph, inputs, progress)
                 outcome = manifest["end"]
                 return self._answer(container, {**manifest, "starts": starts}, blobs)

@@ -57,7 +57,8 @@ class Settings:
     max_containers: int = 8
     scaledown_window: int = 120  # how long an idle container stays
     region: tuple[str, ...] = ()  # Modal chooses when empty
-    gpu_snapshot: bool = False
+    snapshot: bool = True  # of a container's memory, before it has a GPU
+    gpu_snapshot: bool = False  # with ComfyUI on the GPU in it
     volume: str = "comfyd-models"
 
     def public(self) -> dict:
@@ -77,6 +78,7 @@ class Settings:
             "COMFYD_MODAL_MAX_CONTAINERS": str(self.max_containers),
             "COMFYD_MODAL_SCALEDOWN_WINDOW": str(self.scaledown_window),
             "COMFYD_MODAL_REGION": ",".join(self.region),
+            "COMFYD_MODAL_SNAPSHOT": str(int(self.snapshot)),
             "COMFYD_MODAL_GPU_SNAPSHOT": str(int(self.gpu_snapshot)),
             "COMFYD_MODAL_VOLUME": self.volume,
         }
@@ -97,6 +99,7 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
         max_containers=read.integer("COMFYD_MODAL_MAX_CONTAINERS", default.max_containers, 1, 1000),
         scaledown_window=read.integer("COMFYD_MODAL_SCALEDOWN_WINDOW", default.scaledown_window, 2, 3600),
         region=read.regions("COMFYD_MODAL_REGION", default.region),
+        snapshot=read.switch("COMFYD_MODAL_SNAPSHOT", default.snapshot),
         gpu_snapshot=read.switch("COMFYD_MODAL_GPU_SNAPSHOT", default.gpu_snapshot),
         volume=read.name("COMFYD_MODAL_VOLUME", default.volume),
     )
@@ -105,6 +108,12 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
             "COMFYD_MODAL_MIN_CONTAINERS",
             str(settings.min_containers),
             f"it may not exceed COMFYD_MODAL_MAX_CONTAINERS, which is {settings.max_containers}",
+        )
+    if settings.gpu_snapshot and not settings.snapshot:
+        raise SettingError(
+            "COMFYD_MODAL_GPU_SNAPSHOT",
+            "1",
+            "a snapshot of the GPU is a part of one that COMFYD_MODAL_SNAPSHOT=0 forbids",
         )
     return settings
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import urllib3
@@ -72,7 +72,7 @@ def fetch(request: Request, expect: Callable[[int], None], wrote: Callable[[int]
         with session.get(request.url, headers=headers, stream=True, timeout=limits) as answer:
             _check(answer, have)
             size, etag = _described(answer)
-            now = {"url": request.url, "etag": etag, "size": size}
+            now = {"url": identity(request.url), "etag": etag, "size": size}
             if have and now != known:
                 raise Changed
             if answer.status_code == 200:
@@ -111,6 +111,18 @@ def length(path: Path) -> int:
 def host(url: str) -> str:
     """The host in an address."""
     return urlsplit(url).hostname or ""
+
+
+def public(url: str) -> str:
+    """An address for people and for files: without what may be a secret, such as ?token= (Civitai's) or a password."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def identity(url: str) -> str:
+    """Which address it is, to be compared and kept: the public one, and a hash in place of the rest."""
+    shown = public(url)
+    return shown if shown == url else f"{shown}#{hashlib.sha256(url.encode()).hexdigest()}"
 
 
 def _check(answer: requests.Response, have: int) -> None:

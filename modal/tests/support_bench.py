@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,25 @@ from comfyd_modal.comfyui import ComfyUI
 from comfyd_modal.payload import read, unpack
 from comfyd_modal.place import Place
 from comfyd_modal.runner import Runner
+from comfyd_modal.volume import Shelf
 
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Stock(Shelf):
+    """A Volume that does as a test says: `show` brings it up to date, or raises OutOfDate; `names` are its models."""
+
+    def __init__(self) -> None:
+        self.show: Callable[[], None] = lambda: None
+        self.names: set[str] | None = None  # None where it cannot be asked
+        self.reloads = 0
+
+    async def reload(self) -> None:
+        self.reloads += 1
+        self.show()
+
+    async def has(self, names: Iterable[str]) -> bool:
+        return self.names is None or self.names.issuperset(names)
 
 
 class Bench:
@@ -23,7 +40,7 @@ class Bench:
     def __init__(self, work: Path, folder: Path, python: str):
         self.place = Place(folder, python, work, ("--cpu",), models=work / "models")
         self.ended = 0
-        self.reload: Callable[[], None] = lambda: None
+        self.stock = Stock()
         self.book = Book()
         self.runner = Runner(
             self.place,
@@ -31,11 +48,8 @@ class Bench:
             channel=Channel(),
             gpu_snapshot=False,
             end_container=self._end,
-            reload=self._reload_volume,
+            shelf=self.stock,
         )
-
-    async def _reload_volume(self) -> None:
-        self.reload()
 
     async def _end(self) -> None:
         self.ended += 1

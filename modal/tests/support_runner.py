@@ -23,4 +23,6 @@ def bench(shared_bench: Bench) -> Bench:
     """The shared Runner, which has been started; tests may leave its ComfyUI dead or starting."""
     shared_bench.use(Channel())
     shared_bench.ended = 0
+    stock = shared_bench.stock
+    stock.show, stock.names, stock.reloads = (lambda: None), None, 0
     return shared_bench

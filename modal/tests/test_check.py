@@ -83,6 +83,12 @@ def test_no_volume(tmp_path):
     assert "no Volume is mounted" in check.volume(tmp_path / "none", models.load())["message"]
 
 
+def test_the_token_is_not_sent_without_tls(hub):
+    want = Models(("vae",), (Model("vae", "a.pth", hub.url("/a.pth")),))
+    check.sources(want, "hf_x", hub.url("").replace("http:", "https:"))
+    assert "Authorization" not in hub.asked("/a.pth")[0]
+
+
 def test_the_token_is_not_sent_to_other_hosts(hub):
     want = Models(("vae",), (Model("vae", "a.pth", hub.url("/a.pth", "localhost")),))
     hub.files["/a.pth"] = File(b"x")

@@ -85,3 +85,13 @@ def test_the_lock_was_made_from_the_list_of_requirements():
     lines = [line.strip() for line in (APP / "requirements.in").read_text().splitlines()]
     pinned = [line for line in lines if not line.startswith("#") and ("==" in line or " @ " in line)]
     assert len(pinned) > 10 and [line for line in pinned if line not in lock] == []
+
+
+@pytest.mark.parametrize(("value", "told"), [("1", "True"), ("0", "False")])
+def test_memory_snapshots_can_be_switched_off(value, told):
+    code = (
+        "import modal; real = modal.App.cls\n"
+        "def cls(app, **chosen): print(chosen['enable_memory_snapshot']); return real(app, **chosen)\n"
+        "modal.App.cls = cls; import modal_comfy_api"
+    )
+    assert run("-c", code, cwd=APP, COMFYD_MODAL_SNAPSHOT=value).stdout.strip() == told

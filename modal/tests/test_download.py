@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from comfyd_modal import models, transfer
-from comfyd_modal.download import DownloadError, Downloader, Patience
+from comfyd_modal.download import DownloadError, Downloader, Patience, is_of
 from comfyd_modal.models import Model
 from support_files import File, FileServer, content
 
@@ -33,7 +33,7 @@ def said():
 
 @pytest.fixture
 def downloader(tmp_path, said):
-    return Downloader(tmp_path, "hf_secret", say=said.append, patience=QUICK, hub=("127.0.0.1",))
+    return Downloader(tmp_path, "hf_secret", say=said.append, patience=QUICK, hub=("http://127.0.0.1",))
 
 
 def model(server, path="/org/repo/resolve/main/a.safetensors", **more):
@@ -68,6 +68,16 @@ def test_the_token_goes_to_the_hub_and_not_to_its_storage_or_to_others(server, d
     assert server.asked(path)[0]["Authorization"] == "Bearer hf_secret"
     assert "Authorization" not in server.asked("/storage" + path)[0]
     downloader.one(Model("vae", "b.safetensors", server.url("/b.safetensors", "localhost")))
+    assert "Authorization" not in server.asked("/b.safetensors")[0]
+
+
+def test_the_token_goes_by_https_only(server, tmp_path, said):
+    assert is_of("https://huggingface.co/a/b", Downloader.hub) and is_of("https://cdn.hf.co/a", Downloader.hub)
+    for url in ("http://huggingface.co/a", "https://nothuggingface.co/a", "https://huggingface.co.evil.com/a"):
+        assert not is_of(url, Downloader.hub), url
+    server.files["/b.safetensors"] = File(content(10))
+    strict = Downloader(tmp_path, "hf_secret", say=said.append, patience=QUICK, hub=("https://127.0.0.1",))
+    strict.one(model(server, "/b.safetensors"))
     assert "Authorization" not in server.asked("/b.safetensors")[0]
 
 

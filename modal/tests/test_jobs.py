@@ -1,10 +1,14 @@
 import json
+import traceback
+from functools import partialmethod
 
 import pytest
 
-from comfyd_modal import jobs, models
-from comfyd_modal.download import DownloadError
+from comfyd_modal import download, jobs, models, transfer
+from comfyd_modal.download import DownloadError, Patience
 from support_files import File, FileServer, content
+
+SECRET = "?token=abc123&type=Model"
 
 
 class Volume:
@@ -12,13 +16,33 @@ class Volume:
 
     def __init__(self) -> None:
         self.commits = 0
+        self.reloads: list[str] = []
+        self._name = ""
 
     def from_name(self, name: str) -> "Volume":
         assert name == "weights"
+        self._name = name
         return self
+
+    def reload(self) -> None:
+        self.reloads.append(self._name)
 
     def commit(self) -> None:
         self.commits += 1
+
+
+class Cut:
+    """Reads from a connection; the first time the rest is cut off."""
+
+    def __init__(self, read):
+        self._read = read
+        self.done = False
+
+    def __call__(self, answer, request):
+        if not self.done and transfer.length(request.partial):
+            self.done = True
+            raise transfer.Interrupted("cut")
+        return self._read(answer, request)
 
 
 @pytest.fixture
@@ -63,3 +87,52 @@ def test_one_more_model_cannot_leave_the_folder(server, volume, tmp_path, folder
     with pytest.raises(DownloadError, match=words):
         jobs.add_model(server.url("/x.safetensors"), folder, name, "", "weights")
     assert not server.requests and list(tmp_path.iterdir()) == []
+
+
+def written(folder) -> str:
+    return " ".join(p.read_text() for p in (folder / ".comfyd").rglob("*") if p.suffix != ".partial" and p.is_file())
+
+
+def test_a_token_in_an_address_is_neither_kept_nor_said(server, volume, tmp_path, capsys, monkeypatch):
+    """Civitai's way. Another token is another address: its file is fetched again."""
+    path = "/api/x.safetensors"
+    url = server.url(path + SECRET).replace("http://", "http://me:pass1@")
+    monkeypatch.setattr(download.Patience, "__init__", partialmethod(Patience.__init__, tries=1))
+    server.files[path + SECRET] = File(content(1000), linked=True)
+    monkeypatch.setattr("comfyd_modal.transfer._read", cut := Cut(transfer._read))
+    with pytest.raises(DownloadError) as e:
+        jobs.add_model(url, "loras", "", "", "weights")
+    told = str(e.value) + "".join(traceback.format_exception(e.value))
+    kept = written(tmp_path)
+    assert "x.safetensors" in kept and cut.done
+    jobs.add_model(url, "loras", "", "", "weights")
+    asked = len(server.requests)
+    jobs.add_model(url, "loras", "", "", "weights")
+    assert len(server.requests) == asked, "it is known again by its address"
+    kept += written(tmp_path)
+    out = "".join(capsys.readouterr()) + told + kept
+    assert "abc123" not in out and "pass1" not in out and "127.0.0.1" in kept
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 404, 410, 418])
+def test_a_token_in_an_address_is_in_no_refusal(server, volume, tmp_path, status):
+    server.files["/x.safetensors" + SECRET] = File(b"<html>", status=status, type="text/html")
+    with pytest.raises(DownloadError) as e:
+        jobs.add_model(server.url("/x.safetensors" + SECRET), "loras", "", "", "weights")
+    assert "abc123" not in str(e.value) and "127.0.0.1" in str(e.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://h/x.pth", "nonsense", "http://127.0.0.1:9/x.pth"])
+def test_a_token_in_an_address_that_does_not_work_is_not_said(volume, monkeypatch, url):
+    monkeypatch.setattr(download.Patience, "__init__", partialmethod(Patience.__init__, tries=1))
+    with pytest.raises(DownloadError) as e:
+        jobs.add_model(url + SECRET, "loras", "", "", "weights")
+    assert "abc123" not in "".join(traceback.format_exception(e.value))
+
+
+def test_the_build_reloads_the_volume_that_was_chosen(server, volume, monkeypatch):
+    """A build step has none of the image's later environment, so that the name must be an argument."""
+    monkeypatch.setattr("comfyd_modal.volume.modal.is_local", lambda: False)
+    monkeypatch.delenv("COMFYD_MODAL_VOLUME", raising=False)
+    jobs.download_listed([], "weights")
+    assert volume.reloads == ["weights"]

@@ -13,7 +13,6 @@ from modal._runtime import execution_context
 from support_bench import PNG, Bench
 from support_graphs import Channel, node, slow, solid, tag
 
-from comfyd_modal import volume
 from comfyd_modal.errors import BackendLost
 from comfyd_modal.payload import read, unpack
 
@@ -139,60 +138,44 @@ def test_arguments_that_cannot_be_meant(bench: Bench, workflow: str, options: st
     assert (manifest["end"], manifest["code"]) == ("failed", code)
 
 
-def with_model(name: str) -> dict:
-    return {
-        "1": node("CheckpointLoaderSimple", ckpt_name=name),
-        "2": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "3": node("VAEDecode", samples=["2", 0], vae=["1", 2]),
-        "4": node("SaveImage", images=["3", 0], filename_prefix="model", **tag()),
-    }
-
-
-def test_a_model_that_came_after_the_start(bench: Bench) -> None:
-    folder = bench.place.models / "checkpoints"
-
-    def reload() -> None:
-        folder.mkdir(parents=True)
-        (folder / "late.safetensors").write_bytes(b"no model")
-
-    assert bench.run(with_model("late.safetensors"))[0]["end"] == "refused", "nothing has come"
-    bench.reload = reload
-    try:
-        manifest, _ = bench.run(with_model("late.safetensors"))
-    finally:
-        bench.reload = lambda: None
-        (folder / "late.safetensors").unlink()
-    assert manifest["end"] == "history", "ComfyUI has taken it"
-    assert bench.ended == 0
-    bench.assert_clean()
-
-
-def test_a_container_that_cannot_see_new_models_ends(bench: Bench) -> None:
-    def reload() -> None:
-        raise volume.OutOfDate("there are open files preventing the operation")
-
-    bench.reload = reload
-    try:
-        with pytest.raises(BackendLost, match="another one will"):
-            bench.run(with_model("never.safetensors"))
-        assert bench.ended == 1
-        wrong = solid()
-        wrong["1"]["inputs"]["width"] = "x.pth"
-        assert bench.run(wrong)[0]["end"] == "refused", "that is no model's name"
-        assert bench.ended == 1
-    finally:
-        bench.reload, bench.ended = (lambda: None), 0
-
-
-def test_containers_that_end_in_the_midst_of_it_are_counted(bench: Bench) -> None:
+def test_containers_that_end_in_the_midst_of_it_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt_id = str(uuid.uuid4())
     seen = []
     with called("fc-again"):
-        for _ in range(5):
+        for n in range(5):
+            monkeypatch.setenv("MODAL_TASK_ID", f"ta-{n}")
             manifest, _ = bench.run(solid(), prompt_id=prompt_id)
             seen.append((manifest["end"], manifest["starts"]))
     assert seen == [("history", 1), ("history", 2), ("history", 3), ("failed", 3), ("failed", 3)]
     assert manifest["code"] == "backend_lost" and "COMFYD_MODAL_MEMORY" in manifest["message"]
+
+
+def test_every_end_of_a_call_that_was_begun_again_tells_its_starts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again(*args: Any) -> tuple[str, int]:
+        prompt_id = str(uuid.uuid4())
+        bench.book.put(prompt_id, "fc-1 ta-1")
+        monkeypatch.setenv("MODAL_TASK_ID", "ta-2")
+        with called("fc-1"):
+            manifest, _ = bench.run(*args, prompt_id=prompt_id)
+        return manifest["end"], manifest["starts"]
+
+    assert again(solid()) == ("history", 2)
+    assert again({"1": node("NoSuchNode")}) == ("refused", 2)
+    assert again(solid(), [["/x", b""]]) == ("failed", 2)
+
+    def lost() -> None:
+        raise BackendLost("gone\nfor good", "its last words")
+
+    monkeypatch.setattr("comfyd_modal.job.write_inputs", lambda *_: lost())
+    with pytest.raises(BackendLost) as e:
+        again(solid())
+    assert str(e.value) == "gone\nfor good\n--- log ---\nits last words\n--- starts ---\n2"
+    assert repr(e.value) == f"BackendLost({str(e.value)!r})", "Go reads the repr"
+    with pytest.raises(BackendLost) as e:
+        bench.run(solid())
+    assert "starts" not in str(e.value)
 
 
 def test_a_graph_that_is_refused(bench: Bench) -> None:

@@ -61,6 +61,42 @@ def test_a_comfyui_that_does_not_stop_ends_with_its_container(bench: Bench, monk
     bench.assert_clean()
 
 
+def test_a_process_that_outlives_its_kill_gets_no_other_beside_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a driver holds it: it may still have the GPU, and the container ends anyway."""
+    monkeypatch.setattr(prompt, "STOP", 0.5)
+    process = bench.comfy.process
+    kill = bench.comfy.kill
+
+    async def stuck() -> None:
+        await bench.running()
+        os.kill(process.pid, signal.SIGSTOP)
+
+    monkeypatch.setattr(bench.comfy, "kill", lambda: None)
+    cancel_when(bench, slow(), stuck)
+    assert bench.ended == 1 and bench.comfy.process is process
+    assert bench.comfy.unfit(), "should the container live on, it is replaced"
+    kill()
+    monkeypatch.undo()
+    bench.assert_clean()
+
+
+def test_a_file_that_cannot_be_removed_does_not_cost_the_result(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as m:
+        m.setattr(Path, "unlink", refuse)
+        manifest, _ = bench.run(solid(), [["x.png", b"x"]])
+    assert manifest["end"] == "history"
+    assert "cannot be removed: [Errno 5]" in caplog.text
+    bench.runner._sweep().sweep()
+    bench.assert_clean()
+
+
 def test_a_comfyui_that_dies(bench: Bench) -> None:
     async def main() -> None:
         task = asyncio.create_task(bench.start(slow(), [["a/b.png", b"x"]]))

@@ -8,7 +8,7 @@ def test_defaults_fit_flux_dev_in_fp16():
     s = settings.from_env({})
     assert s == Settings()
     assert s.gpu == ("L40S",) and s.cpu == 4 and s.memory == 40 * 1024
-    assert not s.gpu_snapshot and s.region == () and s.app == "comfyd" and s.volume == "comfyd-models"
+    assert s.snapshot and not s.gpu_snapshot and s.region == () and s.app == "comfyd" and s.volume == "comfyd-models"
 
 
 def test_everything_is_read_and_survives_the_way_into_the_container():
@@ -23,6 +23,7 @@ def test_everything_is_read_and_survives_the_way_into_the_container():
         "COMFYD_MODAL_MAX_CONTAINERS": "1",
         "COMFYD_MODAL_SCALEDOWN_WINDOW": "3600",
         "COMFYD_MODAL_REGION": "us-east, EU",
+        "COMFYD_MODAL_SNAPSHOT": "1",
         "COMFYD_MODAL_GPU_SNAPSHOT": "1",
         "COMFYD_MODAL_VOLUME": "weights",
     }
@@ -34,6 +35,8 @@ def test_everything_is_read_and_survives_the_way_into_the_container():
     assert settings.from_env(s.environment()) == s
     assert set(s.environment()) == set(env)
     assert settings.from_env(Settings().environment()) == Settings()
+    without = settings.from_env({"COMFYD_MODAL_SNAPSHOT": "0"})
+    assert not without.snapshot and settings.from_env(without.environment()) == without
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,7 @@ def test_everything_is_read_and_survives_the_way_into_the_container():
         ("COMFYD_MODAL_REGION", "mars", "us-east"),
         ("COMFYD_MODAL_REGION", "us_east", "us-east"),
         ("COMFYD_MODAL_GPU_SNAPSHOT", "yes", "0 or 1"),
+        ("COMFYD_MODAL_SNAPSHOT", "off", "0 or 1"),
         ("COMFYD_MODAL_VOLUME", "a b", "letters"),
         ("MODAL_APP", "x" * 65, "1 to 64"),
     ],
@@ -70,6 +74,11 @@ def test_a_wrong_value_is_one_line_with_variable_value_and_what_is_allowed(varia
     message = str(e.value)
     assert message.startswith(variable + "=") and allowed in message and "\n" not in message
     assert value.strip(",").split(",")[-1] in message
+
+
+def test_a_snapshot_of_the_gpu_without_one_of_the_memory():
+    with pytest.raises(SettingError, match="^COMFYD_MODAL_GPU_SNAPSHOT='1' is not possible: .*COMFYD_MODAL_SNAPSHOT=0"):
+        settings.from_env({"COMFYD_MODAL_GPU_SNAPSHOT": "1", "COMFYD_MODAL_SNAPSHOT": "0"})
 
 
 @pytest.mark.parametrize("gpu", settings.GPUS)
