@@ -10,5 +10,5 @@ go tool -modfile=tools/go.mod staticcheck ./...
 (cd comfy && go tool -modfile=../tools/go.mod staticcheck ./...)
 go tool -modfile=tools/go.mod workflowcheck ./workflows/...
 python=$(scripts/modal.sh)
-"$python" -m black --quiet --check --line-length 120 modal internal/fakemodal
+"$python" -m black --check --line-length 120 modal internal/fakemodal
 "$python" -m pyflakes modal internal/fakemodal

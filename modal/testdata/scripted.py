@@ -29,7 +29,16 @@ volume = modal.Volume.from_name(f"{name}-models", create_if_missing=True)
 FAILURES = {c: type(c, (Exception,), {}) for c in ("StartFailed", "BackendLost", "Stalled", "ValueError")}
 
 
-@app.cls(image=image, gpu="L40S", cpu=2.5, memory=2048, timeout=3600, scaledown_window=60, max_containers=2, volumes={"/models": volume})
+@app.cls(
+    image=image,
+    gpu="L40S",
+    cpu=2.5,
+    memory=2048,
+    timeout=3600,
+    scaledown_window=60,
+    max_containers=2,
+    volumes={"/models": volume},
+)
 class ComfyUI:
     @modal.method()
     def run(self, workflow_json: str, job_id: str, options_json: str = "{}", inputs: list | None = None) -> bytes:
