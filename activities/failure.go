@@ -21,6 +21,8 @@ type Failure struct {
 	Ran bool `json:"ran,omitempty"`
 	// Restarts is how often the backend had run the prompt beyond its submission.
 	Restarts int `json:"restarts,omitempty"`
+	// RanMS is for how long the prompt was seen to run.
+	RanMS int64 `json:"ran_ms,omitempty"`
 	// Unstopped is the handle of a prompt that may run on, because it could not be stopped in time.
 	Unstopped *backend.Handle `json:"unstopped,omitempty"`
 }
@@ -41,10 +43,10 @@ func againIn(d time.Duration, err error) error {
 	})
 }
 
-// over ends the job: another submission would meet the same limit.
-func over(err error) error {
+// over ends the job, whose prompt has run for a while: another submission would meet the same limit.
+func over(ran time.Duration, err error) error {
 	f := failureOf(err)
-	f.Again = false
+	f.Again, f.RanMS = false, ran.Milliseconds()
 	return appError(f, err, temporal.ApplicationErrorOptions{NonRetryable: true})
 }
 

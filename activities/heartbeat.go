@@ -86,6 +86,16 @@ func (r *recorder) handle() *backend.Handle {
 	return r.state.Handle
 }
 
+// ran is for how long the prompt has been seen to run.
+func (r *recorder) ran() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state.RunningSince.IsZero() {
+		return 0
+	}
+	return r.now().Sub(r.state.RunningSince)
+}
+
 func (r *recorder) running() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -99,6 +99,7 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 	}
 	f := failureOf(err)
 	f.Ran = f.Ran || rec.running() // the last word of an earlier attempt, too
+	f.RanMS = rec.ran().Milliseconds()
 	if f.Code == comfy.Storage && !f.Ran {
 		f.Again = true // an input could not be read: nothing has run yet
 	}
@@ -126,13 +127,14 @@ func (a *Activities) carry(ctx context.Context, b backend.Backend, p *backend.Pr
 // successor that has taken over merely end this attempt.
 func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend, rec *recorder, in PromptInput) error {
 	var result error
+	ran := rec.ran()
 	switch {
 	case errors.Is(cause, errRunLimit):
-		result = over(backend.Errorf(comfy.Timeout, "the job ran longer than its limit of %s; raise timeout_seconds, or make the workflow smaller", in.Placement.RunTimeout))
+		result = over(ran, backend.Errorf(comfy.Timeout, "the job ran longer than its limit of %s; raise timeout_seconds, or make the workflow smaller", in.Placement.RunTimeout))
 	case errors.Is(cause, errStartLimit):
-		result = over(backend.Errorf(comfy.BackendUnavailable, "the job waited for a GPU longer than its limit of %s", in.Placement.StartTimeout))
+		result = over(ran, backend.Errorf(comfy.BackendUnavailable, "the job waited for a GPU longer than its limit of %s", in.Placement.StartTimeout))
 	case temporal.IsCanceledError(cause):
-		result = temporal.NewCanceledError(stoppedByUs)
+		result = temporal.NewCanceledError(stoppedByUs, backend.Handle{}, ran.Milliseconds())
 	default:
 		closed, err := a.o.Closed(context.WithoutCancel(ctx), execution(ctx))
 		if err != nil || !closed {
@@ -146,16 +148,16 @@ func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend
 	}
 	if err := halt(ctx, b, *h, cancelTimeout); err != nil {
 		a.o.Log.WithError(err).WithField("call_id", h.JobID).Warn("the prompt could not be stopped in time; the job tries again before it ends")
-		return unstopped(result, *h)
+		return unstopped(result, *h, ran)
 	}
 	return result
 }
 
 // unstopped says in a result that its prompt may run on: the workflow has it stopped by Stop.
-func unstopped(result error, h backend.Handle) error {
+func unstopped(result error, h backend.Handle, ran time.Duration) error {
 	var app *temporal.ApplicationError
 	if temporal.IsCanceledError(result) {
-		return temporal.NewCanceledError("", h)
+		return temporal.NewCanceledError("", h, ran.Milliseconds())
 	}
 	var f Failure
 	if errors.As(result, &app) && app.Details(&f) == nil {
@@ -179,6 +181,23 @@ func Unstopped(err error) *backend.Handle {
 		return f.Unstopped
 	}
 	return nil
+}
+
+// Ran returns for how long the prompt of a Prompt that has failed was seen to run.
+func Ran(err error) time.Duration {
+	var canceled *temporal.CanceledError
+	var app *temporal.ApplicationError
+	var by string
+	var h backend.Handle
+	var ms int64
+	var f Failure
+	switch {
+	case errors.As(err, &canceled) && canceled.HasDetails() && canceled.Details(&by, &h, &ms) == nil:
+		return time.Duration(ms) * time.Millisecond
+	case errors.As(err, &app) && app.HasDetails() && app.Details(&f) == nil:
+		return time.Duration(f.RanMS) * time.Millisecond
+	}
+	return 0
 }
 
 // halt stops a prompt, whatever has become of ctx.

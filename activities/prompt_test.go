@@ -280,8 +280,11 @@ func TestPromptThatCannotBeStopped(t *testing.T) {
 	require.Equal(t, "fc-1", activities.Unstopped(err).CallID)
 	require.False(t, activities.Stopped(err))
 
-	require.Equal(t, "fc-2", activities.Unstopped(temporal.NewCanceledError("", backend.Handle{PromptID: "p", CallID: "fc-2"})).CallID)
-	require.Nil(t, activities.Unstopped(temporal.NewCanceledError("stopped")))
+	require.Equal(t, "fc-2", activities.Unstopped(temporal.NewCanceledError("", backend.Handle{PromptID: "p", CallID: "fc-2"}, int64(1500))).CallID)
+	require.Nil(t, activities.Unstopped(temporal.NewCanceledError("stopped", backend.Handle{}, int64(1500))))
+	require.Equal(t, 1500*time.Millisecond, activities.Ran(temporal.NewCanceledError("stopped", backend.Handle{}, int64(1500))))
+	require.True(t, activities.Stopped(temporal.NewCanceledError("stopped", backend.Handle{}, int64(1500))))
+	require.Positive(t, activities.Ran(err), "how long it ran")
 
 	stop := activities.PromptInput{Job: job, Submission: 1, Placement: activities.Placement{Pool: b.double.Pool()}, Earlier: &activities.Heartbeat{Handle: activities.Unstopped(err)}}
 	_, final = failure(t, b.do(t, comfy.ActivityStop, stop, nil))

@@ -75,6 +75,8 @@ func (j *job) end(ctx workflow.Context, err error) error {
 	f := failureOf(err).Failure
 	f.Attempts, f.Backend = j.attempts(), j.status.Backend
 	f.Metrics.TotalMS = workflow.Now(ctx).Sub(j.created).Milliseconds()
+	f.Metrics.ExecutionMS, f.Metrics.GPUSeconds = j.ran.Milliseconds(), j.ran.Seconds()
+	f.Metrics.QueueMS = max(f.Metrics.TotalMS-f.Metrics.ExecutionMS, 0)
 	canceled := ctx.Err() != nil
 	if canceled {
 		f = comfy.Failure{Code: comfy.Canceled, Message: "the job was canceled", Attempts: f.Attempts, Backend: f.Backend, Metrics: f.Metrics}

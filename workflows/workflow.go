@@ -55,9 +55,10 @@ type job struct {
 	status  comfy.Status
 	created time.Time
 
-	submission int // of the prompt
-	restarts   int // of prompts, by a backend itself; the client sees both together as attempts
-	runs       int // of those, how many were lost after they had started
+	submission int           // of the prompt
+	restarts   int           // of prompts, by a backend itself; the client sees both together as attempts
+	ran        time.Duration // of the last prompt, where that has failed
+	runs       int           // of those, how many were lost after they had started
 	fresh      bool
 	coldStart  time.Duration
 	placed     string // the pool that the search attribute names
@@ -147,6 +148,7 @@ func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backen
 	for {
 		var out *backend.Outcome
 		err := workflow.ExecuteActivity(j.promptOptions(ctx, in), comfy.ActivityPrompt, in).Get(ctx, &out)
+		j.ran = activities.Ran(err)
 		if h := activities.Unstopped(err); h != nil {
 			in.Earlier = &activities.Heartbeat{Handle: h}
 			j.stop(ctx, in)

@@ -247,6 +247,7 @@ func cancel(a *api) {
 	status := a.finish(running)
 	require.Equal(a.t, "FAILED", status["status"])
 	require.Equal(a.t, "canceled", status["code"])
+	require.Positive(a.t, status["metrics"].(map[string]any)["execution_ms"], "it has cost GPU time")
 	require.Equal(a.t, 200, a.do("POST", "/cancel/"+running, nil).code, "again, it is no error")
 	require.Equal(a.t, "COMPLETED", a.finish(waiting)["status"], "a cancel hits its own job alone")
 }
