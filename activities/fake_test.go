@@ -32,6 +32,7 @@ type double struct {
 	name  string // of the pool; empty means "url"
 	slots int    // 0 means 2
 	gpus  []string
+	meter bool
 	ready func() error
 	run   func(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (*backend.Outcome, error)
 	open  func(f backend.File) (io.ReadCloser, int64, error)
@@ -44,7 +45,7 @@ type double struct {
 }
 
 func (d *double) Pool() backend.Pool {
-	return backend.Pool{Name: cmp.Or(d.name, "url"), Kind: "url", Slots: cmp.Or(d.slots, 2), GPUs: d.gpus}
+	return backend.Pool{Name: cmp.Or(d.name, "url"), Kind: "url", Slots: cmp.Or(d.slots, 2), GPUs: d.gpus, Metered: d.meter}
 }
 func (d *double) Servers() []backend.Server     { return nil }
 func (d *double) Refresh(context.Context) error { return nil }

@@ -146,8 +146,7 @@ func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend
 	if h == nil {
 		return result
 	}
-	if err := halt(ctx, b, *h, cancelTimeout); err != nil {
-		a.o.Log.WithError(err).WithField("call_id", h.JobID).Warn("the prompt could not be stopped in time; the job tries again before it ends")
+	if a.halt(ctx, b, *h, cancelTimeout) != nil {
 		return unstopped(result, *h, ran)
 	}
 	return result
@@ -200,11 +199,21 @@ func Ran(err error) time.Duration {
 	return 0
 }
 
-// halt stops a prompt, whatever has become of ctx.
-func halt(ctx context.Context, b backend.Backend, h backend.Handle, limit time.Duration) error {
+// halt stops a prompt, whatever has become of ctx. It fails where the prompt could not be stopped and its pool is metered.
+func (a *Activities) halt(ctx context.Context, b backend.Backend, h backend.Handle, limit time.Duration) error {
 	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer done()
-	return b.Cancel(ctx, h)
+	err := b.Cancel(ctx, h)
+	if err == nil {
+		return nil
+	}
+	log := a.o.Log.WithError(err).WithField("call_id", h.JobID)
+	if !b.Pool().Metered {
+		log.Warn("the prompt could not be stopped in time; what it makes is thrown away")
+		return nil
+	}
+	log.Warn("the prompt could not be stopped in time; the job tries again before it ends")
+	return err
 }
 
 // Stop stops a submission whose Prompt activity has ended without doing so: canceled between two attempts, or timed
@@ -219,7 +228,7 @@ func (a *Activities) Stop(ctx context.Context, in PromptInput) error {
 		h = *in.Earlier.Handle
 	}
 	// Longer than elsewhere: a prompt whose call is not known has to be looked for, perhaps by a container that must start.
-	if err := halt(ctx, b, h, stopTimeout); err != nil {
+	if err := a.halt(ctx, b, h, stopTimeout); err != nil {
 		return again(err)
 	}
 	a.janitor.later(cleanup{backend: b, handle: h, workflow: execution(ctx)})

@@ -260,10 +260,10 @@ func TestPromptKeepsItsOutcomeSmall(t *testing.T) {
 	require.True(t, final)
 }
 
-// TestPromptThatCannotBeStopped is told, so that the job goes on trying.
+// TestPromptThatCannotBeStopped is told where it costs money, so that the job goes on trying.
 func TestPromptThatCannotBeStopped(t *testing.T) {
 	b := newBench(t)
-	b.double.cancelErr = errors.New("no route to the backend")
+	b.double.cancelErr, b.double.meter = errors.New("no route to the backend"), true
 	b.double.run = func(ctx context.Context, p *backend.Prompt, _ *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
 		if err := rec.Handle(ctx, backend.Handle{Pool: "url", PromptID: p.ID, JobID: p.JobID, CallID: "fc-1"}); err != nil {
 			return nil, err
@@ -289,7 +289,9 @@ func TestPromptThatCannotBeStopped(t *testing.T) {
 	stop := activities.PromptInput{Job: job, Submission: 1, Placement: activities.Placement{Pool: b.double.Pool()}, Earlier: &activities.Heartbeat{Handle: activities.Unstopped(err)}}
 	_, final = failure(t, b.do(t, comfy.ActivityStop, stop, nil))
 	require.False(t, final, "Temporal tries again")
-	b.double.cancelErr = nil
+	b.double.meter = false
+	require.NoError(t, b.do(t, comfy.ActivityStop, stop, nil), "where it costs nothing, the job ends")
+	b.double.cancelErr, b.double.meter = nil, true
 	require.NoError(t, b.do(t, comfy.ActivityStop, stop, nil))
 	require.Equal(t, "fc-1", b.double.canceled[len(b.double.canceled)-1].CallID)
 }

@@ -65,6 +65,9 @@ type Pool struct {
 	Slots int `json:"slots"`
 	// Idempotent says that a prompt which is handed over twice under one ID runs once, and both follow it.
 	Idempotent bool `json:"idempotent,omitempty"`
+	// Metered says that a prompt which runs on after its job's end costs money, so that the job does not end before it
+	// is stopped, as long as that can be hoped for. Elsewhere it ends by itself, and what it makes is thrown away.
+	Metered bool `json:"metered,omitempty"`
 	// GPUs are the kinds that a job may ask for with "gpu"; none where the pool's hardware is what it is.
 	GPUs []string `json:"gpus,omitempty"`
 }

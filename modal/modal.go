@@ -120,7 +120,7 @@ func newBackend(o Options, t timing) (*Backend, error) {
 	}
 	b := &Backend{
 		o: o, t: t, client: c, lines: &lines{most: t.polls, open: func() (*client, error) { return newClient(o, t) }}, name: "modal/" + o.App, log: o.Log.WithField("app", o.App), http: o.HTTP,
-		pool:    backend.Pool{Name: o.Pool, Kind: "modal", Slots: o.Slots, Idempotent: true, GPUs: slices.Clone(o.GPUs)},
+		pool:    backend.Pool{Name: o.Pool, Kind: "modal", Slots: o.Slots, Idempotent: true, Metered: true, GPUs: slices.Clone(o.GPUs)},
 		problem: "Modal has not answered yet", hurry: make(chan struct{}, 1),
 		uploads: semaphore.NewWeighted(maxUploads), stopped: newRecent[struct{}](1024), indexes: newRecent[*index](256),
 		retry: newPause(t.catalogAgain, t.catalogMost),
