@@ -46,7 +46,7 @@ func TestNewWithoutNetwork(t *testing.T) {
 	b, err := New(Options{Pool: "far-away", Slots: 3, GPUs: []string{"T4"}})
 	require.NoError(t, err)
 	require.Less(t, time.Since(began), time.Second)
-	require.Equal(t, backend.Pool{Name: "far-away", Kind: "modal", Slots: 3, Idempotent: true, GPUs: []string{"T4"}}, b.Pool())
+	require.Equal(t, backend.Pool{Name: "far-away", Kind: "modal", Slots: 3, Idempotent: true, Metered: true, GPUs: []string{"T4"}}, b.Pool())
 	require.Eventually(t, func() bool { return b.Servers()[0].Problem != "Modal has not answered yet" }, 30*time.Second, 10*time.Millisecond)
 	s := b.Servers()[0]
 	require.Equal(t, "modal/comfyd", s.Name)
