@@ -59,9 +59,9 @@ class ComfyUI:
                 {"type": "executing", "data": {"node": "1", "prompt_id": prompt_id}},
                 {"type": "progress", "data": {"node": "1", "value": 1, "max": 4, "odd": float("nan")}},
             ]
-            if not do.get("mute"):
-                progress.put(json.dumps({"t": 0, "seq": 1, "running": True, "events": events}), partition=prompt_id)
-            try:
+            try:  # the put, too: a cancel may arrive before its reply
+                if not do.get("mute"):
+                    progress.put(json.dumps({"t": 0, "seq": 1, "running": True, "events": events}), partition=prompt_id)
                 time.sleep(do["sleep"])
             except BaseException:
                 if not do.get("stubborn"):
