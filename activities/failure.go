@@ -43,13 +43,6 @@ func againIn(d time.Duration, err error) error {
 	})
 }
 
-// over ends the job, whose prompt has run for a while: another submission would meet the same limit.
-func over(ran time.Duration, err error) error {
-	f := failureOf(err)
-	f.Again, f.RanMS = false, ran.Milliseconds()
-	return appError(f, err, temporal.ApplicationErrorOptions{NonRetryable: true})
-}
-
 func appError(f Failure, cause error, o temporal.ApplicationErrorOptions) error {
 	o.Cause, o.Details = cause, []any{f}
 	return temporal.NewApplicationErrorWithOptions(f.Message, string(f.Code), o)
@@ -68,16 +61,13 @@ func failureOf(err error) Failure {
 	}
 }
 
-// maxNodeErrors bounds what of a refusal travels in the history; a person fixes one node at a time.
-const maxNodeErrors = 100
-
-// first keeps the first node errors in natural order.
+// first keeps the first node errors in natural order: what of a refusal travels in the history.
 func first(all comfy.NodeErrors) comfy.NodeErrors {
-	if len(all) <= maxNodeErrors {
+	if len(all) <= comfy.MaxReported {
 		return all
 	}
 	some := comfy.NodeErrors{}
-	for _, id := range slices.SortedFunc(maps.Keys(all), comfy.CompareIDs)[:maxNodeErrors] {
+	for _, id := range slices.SortedFunc(maps.Keys(all), comfy.CompareIDs)[:comfy.MaxReported] {
 		some[id] = all[id]
 	}
 	return some

@@ -28,7 +28,7 @@ func newLoad() *load {
 func (l *load) full(p backend.Pool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.forget(p.Name)
+	maps.DeleteFunc(l.placed[p.Name], func(_ string, at time.Time) bool { return time.Since(at) > placedFor })
 	return l.running[p.Name]+len(l.placed[p.Name]) >= p.Slots
 }
 
@@ -38,13 +38,7 @@ func (l *load) place(pool, job string) {
 	if l.placed[pool] == nil {
 		l.placed[pool] = map[string]time.Time{}
 	}
-	l.forget(pool)
 	l.placed[pool][job] = time.Now()
-}
-
-// forget drops the placements that count no more. The lock is held.
-func (l *load) forget(pool string) {
-	maps.DeleteFunc(l.placed[pool], func(_ string, at time.Time) bool { return time.Since(at) > placedFor })
 }
 
 // enter counts a prompt that runs, until leave is called.

@@ -43,10 +43,6 @@ type PromptInput struct {
 	Earlier *Heartbeat `json:"earlier,omitempty"`
 }
 
-// stoppedByUs stands in the details of a canceled Prompt that has stopped its prompt. Temporal itself cancels one
-// that no worker is at, and then nobody has.
-const stoppedByUs = "stopped"
-
 // PromptID names the n-th submission of a job on a backend: a canonical lower-case UUID (newer ComfyUI servers accept
 // nothing else) that no other run of the job, and no other submission, ever has, so that an old result cannot be taken
 // for a new one.
@@ -64,11 +60,12 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 		return nil, fail(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
 	}
 	defer a.load.enter(in.Placement.Pool.Name, in.Job.ID)()
-	p, err := a.prompt(ctx, in.Job, b.Pool(), in.Submission, in.Fresh)
+	p, err := a.prompt(ctx, in.Job, in.Submission, in.Fresh)
 	if err != nil {
 		return nil, err
 	}
 	p.StallTimeout, p.RunTimeout = in.Placement.StallTimeout, in.Placement.RunTimeout
+	p.GPU = backend.WantOf(&in.Job.Request).GPUOf(b.Pool())
 
 	run, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -126,77 +123,31 @@ func (a *Activities) carry(ctx context.Context, b backend.Backend, p *backend.Pr
 // canceled, past its limits, or closed behind our back. A worker that shuts down, a lost connection to Temporal or a
 // successor that has taken over merely end this attempt.
 func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend, rec *recorder, in PromptInput) error {
-	var result error
-	ran := rec.ran()
+	var limit *backend.Error
 	switch {
 	case errors.Is(cause, errRunLimit):
-		result = over(ran, backend.Errorf(comfy.Timeout, "the job ran longer than its limit of %s; raise timeout_seconds, or make the workflow smaller", in.Placement.RunTimeout))
+		limit = backend.Errorf(comfy.Timeout, "the job ran longer than its limit of %s; raise timeout_seconds, or make the workflow smaller", in.Placement.RunTimeout)
 	case errors.Is(cause, errStartLimit):
-		result = over(ran, backend.Errorf(comfy.BackendUnavailable, "the job waited for a GPU longer than its limit of %s", in.Placement.StartTimeout))
+		limit = backend.Errorf(comfy.BackendUnavailable, "the job waited for a GPU longer than its limit of %s", in.Placement.StartTimeout)
 	case temporal.IsCanceledError(cause):
-		result = temporal.NewCanceledError(stoppedByUs, backend.Handle{}, ran.Milliseconds())
 	default:
 		closed, err := a.o.Closed(context.WithoutCancel(ctx), execution(ctx))
 		if err != nil || !closed {
 			return again(&backend.Error{Code: comfy.BackendLost, Message: "the worker that carried the job has stopped", Cause: cause})
 		}
-		result = fmt.Errorf("the job is closed: %w", cause)
+		if h := rec.handle(); h != nil {
+			_ = a.halt(ctx, b, *h, cancelTimeout) // nobody is left to be told
+		}
+		return fmt.Errorf("the job is closed: %w", cause)
 	}
-	h := rec.handle()
-	if h == nil {
-		return result
+	e := Ending{Ran: rec.ran()}
+	if h := rec.handle(); h != nil && a.halt(ctx, b, *h, cancelTimeout) != nil {
+		e.Unstopped = h
 	}
-	if a.halt(ctx, b, *h, cancelTimeout) != nil {
-		return unstopped(result, *h, ran)
+	if limit == nil {
+		return e.canceled()
 	}
-	return result
-}
-
-// unstopped says in a result that its prompt may run on: the workflow has it stopped by Stop.
-func unstopped(result error, h backend.Handle, ran time.Duration) error {
-	var app *temporal.ApplicationError
-	if temporal.IsCanceledError(result) {
-		return temporal.NewCanceledError("", h, ran.Milliseconds())
-	}
-	var f Failure
-	if errors.As(result, &app) && app.Details(&f) == nil {
-		f.Unstopped = &h
-		return appError(f, app.Unwrap(), temporal.ApplicationErrorOptions{NonRetryable: app.NonRetryable()})
-	}
-	return result
-}
-
-// Unstopped returns the handle of the prompt that a Prompt could not stop; nil where it tells of none.
-func Unstopped(err error) *backend.Handle {
-	var canceled *temporal.CanceledError
-	var app *temporal.ApplicationError
-	var by string
-	var h backend.Handle
-	var f Failure
-	switch {
-	case errors.As(err, &canceled) && canceled.HasDetails() && canceled.Details(&by, &h) == nil && h.PromptID != "":
-		return &h
-	case errors.As(err, &app) && app.HasDetails() && app.Details(&f) == nil:
-		return f.Unstopped
-	}
-	return nil
-}
-
-// Ran returns for how long the prompt of a Prompt that has failed was seen to run.
-func Ran(err error) time.Duration {
-	var canceled *temporal.CanceledError
-	var app *temporal.ApplicationError
-	var by string
-	var h backend.Handle
-	var ms int64
-	var f Failure
-	switch {
-	case errors.As(err, &canceled) && canceled.HasDetails() && canceled.Details(&by, &h, &ms) == nil:
-		return time.Duration(ms) * time.Millisecond
-	case errors.As(err, &app) && app.HasDetails() && app.Details(&f) == nil:
-		return time.Duration(f.RanMS) * time.Millisecond
-	}
-	return 0
+	return e.over(limit)
 }
 
 // halt stops a prompt, whatever has become of ctx. It fails where the prompt could not be stopped and its pool is metered.
@@ -233,13 +184,6 @@ func (a *Activities) Stop(ctx context.Context, in PromptInput) error {
 	}
 	a.janitor.later(cleanup{backend: b, handle: h, workflow: execution(ctx)})
 	return nil
-}
-
-// Stopped tells whether a canceled Prompt has stopped its prompt itself.
-func Stopped(err error) bool {
-	var canceled *temporal.CanceledError
-	var by string
-	return errors.As(err, &canceled) && canceled.HasDetails() && canceled.Details(&by) == nil && by == stoppedByUs
 }
 
 // execution is the workflow run that an activity belongs to.

@@ -277,16 +277,17 @@ func TestPromptThatCannotBeStopped(t *testing.T) {
 	f, final := failure(t, err)
 	require.Equal(t, comfy.Timeout, f.Code)
 	require.True(t, final)
-	require.Equal(t, "fc-1", activities.Unstopped(err).CallID)
-	require.False(t, activities.Stopped(err))
+	require.Equal(t, "fc-1", activities.EndingOf(err).Unstopped.CallID)
+	require.False(t, activities.EndingOf(err).Stopped)
 
-	require.Equal(t, "fc-2", activities.Unstopped(temporal.NewCanceledError("", backend.Handle{PromptID: "p", CallID: "fc-2"}, int64(1500))).CallID)
-	require.Nil(t, activities.Unstopped(temporal.NewCanceledError("stopped", backend.Handle{}, int64(1500))))
-	require.Equal(t, 1500*time.Millisecond, activities.Ran(temporal.NewCanceledError("stopped", backend.Handle{}, int64(1500))))
-	require.True(t, activities.Stopped(temporal.NewCanceledError("stopped", backend.Handle{}, int64(1500))))
-	require.Positive(t, activities.Ran(err), "how long it ran")
+	require.Equal(t, "fc-2", activities.EndingOf(temporal.NewCanceledError("", backend.Handle{PromptID: "p", CallID: "fc-2"}, int64(1500))).Unstopped.CallID)
+	stopped := activities.EndingOf(temporal.NewCanceledError("stopped", backend.Handle{}, int64(1500)))
+	require.Nil(t, stopped.Unstopped)
+	require.Equal(t, 1500*time.Millisecond, stopped.Ran)
+	require.True(t, stopped.Stopped)
+	require.Positive(t, activities.EndingOf(err).Ran, "how long it ran")
 
-	stop := activities.PromptInput{Job: job, Submission: 1, Placement: activities.Placement{Pool: b.double.Pool()}, Earlier: &activities.Heartbeat{Handle: activities.Unstopped(err)}}
+	stop := activities.PromptInput{Job: job, Submission: 1, Placement: activities.Placement{Pool: b.double.Pool()}, Earlier: &activities.Heartbeat{Handle: activities.EndingOf(err).Unstopped}}
 	_, final = failure(t, b.do(t, comfy.ActivityStop, stop, nil))
 	require.False(t, final, "Temporal tries again")
 	b.double.meter = false

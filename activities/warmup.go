@@ -28,7 +28,7 @@ const (
 // is well and has a slot free; where all are full, the first. It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as
 // the job may wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
-	p, err := a.prompt(ctx, job, backend.Pool{}, 0, false)
+	p, err := a.prompt(ctx, job, 0, false)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 		if err == nil {
 			pool := b.Pool()
 			if !a.load.full(pool) {
-				return a.placement(job, pool), nil
+				return a.take(job, pool), nil
 			}
 			if queue == nil {
 				queue = &pool
@@ -96,7 +96,7 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 		waits = append(waits, reason(err))
 	}
 	if queue != nil {
-		return a.placement(job, *queue), nil
+		return a.take(job, *queue), nil
 	}
 	if pool := a.elsewhere(ctx, job); pool != nil {
 		return a.placement(job, *pool), nil
@@ -135,8 +135,13 @@ func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 	return nil
 }
 
-func (a *Activities) placement(job Job, pool backend.Pool) *Placement {
+// take places a job on a pool that this worker serves itself.
+func (a *Activities) take(job Job, pool backend.Pool) *Placement {
 	a.load.place(pool.Name, job.ID)
+	return a.placement(job, pool)
+}
+
+func (a *Activities) placement(job Job, pool backend.Pool) *Placement {
 	return &Placement{
 		Pool:         pool,
 		StartTimeout: orDefault(job.Request.StartTimeoutSeconds, a.o.Limits.Start),
@@ -163,8 +168,8 @@ func orNone(waits []string, w backend.Want) []string {
 	return []string{text}
 }
 
-// prompt builds the n-th submission of a job to a pool from its request.
-func (a *Activities) prompt(ctx context.Context, job Job, pool backend.Pool, n int, fresh bool) (*backend.Prompt, error) {
+// prompt builds the n-th submission of a job from its request. Which GPU that means, each pool tells.
+func (a *Activities) prompt(ctx context.Context, job Job, n int, fresh bool) (*backend.Prompt, error) {
 	raw := []byte(job.Request.Workflow)
 	if job.Request.WorkflowRef != "" {
 		var err error
@@ -184,7 +189,7 @@ func (a *Activities) prompt(ctx context.Context, job Job, pool backend.Pool, n i
 	p := &backend.Prompt{
 		JobID: job.ID, ID: PromptID(job, n), Submission: n, Graph: g,
 		ExtraPNGInfo: job.Request.ExtraPNGInfo, Fresh: fresh, StallTimeout: a.o.Limits.Stall,
-		RunTimeout: orDefault(job.Request.TimeoutSeconds, a.o.Limits.Run), GPU: backend.WantOf(&job.Request).GPUOf(pool),
+		RunTimeout: orDefault(job.Request.TimeoutSeconds, a.o.Limits.Run),
 	}
 	for _, in := range job.Request.Images {
 		p.Inputs = append(p.Inputs, backend.Input{

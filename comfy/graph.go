@@ -144,7 +144,7 @@ func build(raw []byte, top []member) (*Graph, error) {
 	for _, m := range top {
 		id := m.key()
 		n, fault := newNode(id, m.value)
-		if fault != nil && len(faults) < maxReported {
+		if fault != nil && len(faults) < MaxReported {
 			faults[id] = NodeError{ClassType: n.ClassType, Errors: []InputError{*fault}, DependentOutputs: []string{}}
 		}
 		g.Nodes[id] = n

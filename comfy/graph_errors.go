@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// maxReported bounds the nodes that one refusal names; a person fixes one at a time.
-const maxReported = 100
+// MaxReported bounds the nodes that one refusal names; a person fixes one at a time.
+const MaxReported = 100
 
 // WholeGraph is the key in [NodeErrors] of a reason that no node is to blame for, such as that there is no output node
 // (ComfyUI: prompt_no_outputs). ComfyUI itself gives such reasons without node errors.

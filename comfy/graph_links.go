@@ -64,7 +64,7 @@ func (g *Graph) BrokenLinks(isOutput func(class string) bool) NodeErrors {
 	reached := g.upstream(func(n *Node) bool { return isOutput == nil || isOutput(n.ClassType) })
 	faults := NodeErrors{}
 	add := func(id string, e InputError) {
-		if _, ok := faults[id]; !ok && len(faults) >= maxReported {
+		if _, ok := faults[id]; !ok && len(faults) >= MaxReported {
 			return
 		}
 		f := faults[id]

@@ -148,8 +148,9 @@ func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backen
 	for {
 		var out *backend.Outcome
 		err := workflow.ExecuteActivity(j.promptOptions(ctx, in), comfy.ActivityPrompt, in).Get(ctx, &out)
-		j.ran = activities.Ran(err)
-		if h := activities.Unstopped(err); h != nil {
+		ending := activities.EndingOf(err)
+		j.ran = ending.Ran
+		if h := ending.Unstopped; h != nil {
 			in.Earlier = &activities.Heartbeat{Handle: h}
 			j.stop(ctx, in)
 			return nil, err
@@ -165,7 +166,7 @@ func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backen
 				continue // the prompt may well run: whoever serves the pool next goes on with it
 			}
 		}
-		if !activities.Stopped(err) {
+		if !ending.Stopped {
 			j.stop(ctx, in)
 		}
 		f := comfy.Failure{Code: comfy.BackendUnavailable, Message: "no GPU was free within the time to start"}
