@@ -39,6 +39,7 @@ func root(version string) *cobra.Command {
 			Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "comfyd", version) },
 		},
 	)
+	cmd.AddCommand(temporalCommand(), healthCommand())
 	cmd.AddCommand(cli.Commands(cli.System())...)
 	cmd.AddCommand(doctor.Commands()...)
 	return cmd
@@ -51,7 +52,11 @@ func role(r app.Role, short, version string) *cobra.Command {
 // run serves until the context ends (SIGTERM, Ctrl-C) or a part fails.
 func run(r app.Role, version string) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
-		c, err := config.Load()
+		read := config.Load
+		if r == app.Worker { // it answers nobody, and signs nothing
+			read = config.Read
+		}
+		c, err := read()
 		if err != nil {
 			return err
 		}

@@ -8,11 +8,11 @@ import (
 	"time"
 
 	"go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/embedded"
 	"github.com/comfyd/comfyd/internal/logs"
 )
@@ -56,11 +56,8 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 		options.HostPort = s.Address()
 	} else {
 		var err error
-		if options, err = envconfig.LoadDefaultClientOptions(); err != nil {
-			return nil, fmt.Errorf("the TEMPORAL_* settings: %w", err)
-		}
-		if options.Namespace == "" {
-			options.Namespace = a.config.TemporalNamespace
+		if options, err = clusterOptions(a.config); err != nil {
+			return nil, err
 		}
 	}
 	options.Logger = logs.Temporal(a.log)
@@ -78,22 +75,32 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 	return c, nil
 }
 
+// clusterOptions are how the Temporal of the environment is reached.
+func clusterOptions(c *config.Config) (client.Options, error) {
+	options, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return options, fmt.Errorf("the TEMPORAL_* settings: %w", err)
+	}
+	if options.Namespace == "" {
+		options.Namespace = c.TemporalNamespace
+	}
+	return options, nil
+}
+
 // requireSearchAttributes refuses a cluster on which every start would fail, and says what to do.
 func requireSearchAttributes(ctx context.Context, c client.Client, namespace string) error {
-	have, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	missing, err := missingAttributes(ctx, c, namespace)
 	if err != nil {
-		return fmt.Errorf("reading the search attributes of namespace %s: %w", namespace, err)
-	}
-	var missing []string
-	for name, t := range searchAttributes() {
-		if have.GetCustomAttributes()[name] != t {
-			missing = append(missing, fmt.Sprintf("--name %s --type %s", name, t))
-		}
+		return fmt.Errorf("%w; has `comfyd temporal setup` been run with the same TEMPORAL_* settings?", err)
 	}
 	if len(missing) == 0 {
 		return nil
 	}
-	slices.Sort(missing)
-	return fmt.Errorf("namespace %s lacks comfyd's search attributes; add them once with: temporal operator search-attribute create --namespace %s %s",
-		namespace, namespace, strings.Join(missing, " "))
+	var flags []string
+	for name, t := range missing {
+		flags = append(flags, fmt.Sprintf("--name %s --type %s", name, t))
+	}
+	slices.Sort(flags)
+	return fmt.Errorf("namespace %s lacks comfyd's search attributes; add them once with `comfyd temporal setup`, or, where that is not allowed to: temporal operator search-attribute create --namespace %s %s",
+		namespace, namespace, strings.Join(flags, " "))
 }

@@ -46,6 +46,19 @@ func (c *Config) check() error {
 	if c.PublicURL != "" && !isHTTP(c.PublicURL) {
 		return &Error{"COMFYD_PUBLIC_URL", c.PublicURL, "an address such as https://comfy.example.com"}
 	}
+	if err := c.checkTimes(); err != nil {
+		return err
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		return &Error{"COMFYD_LOG_LEVEL", c.LogLevel, "debug, info, warn or error"}
+	}
+	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
+		return &Error{"COMFYD_LOG_FORMAT", c.LogFormat, "text or json"}
+	}
+	return nil
+}
+
+func (c *Config) checkTimes() error {
 	for _, d := range []struct {
 		name     string
 		d        Duration
@@ -59,12 +72,6 @@ func (c *Config) check() error {
 		if time.Duration(d.d) < d.min || time.Duration(d.d) > d.max {
 			return &Error{d.name, time.Duration(d.d).String(), fmt.Sprintf("from %s to %s", d.min, d.max)}
 		}
-	}
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
-		return &Error{"COMFYD_LOG_LEVEL", c.LogLevel, "debug, info, warn or error"}
-	}
-	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
-		return &Error{"COMFYD_LOG_FORMAT", c.LogFormat, "text or json"}
 	}
 	return nil
 }

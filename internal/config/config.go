@@ -83,7 +83,8 @@ func DotEnv() error {
 	return nil
 }
 
-// Load reads the environment. It makes the data folder, the API key and the signing key where they are missing.
+// Load reads the environment. Where they are missing and may be made, it makes the data folder, the API key and the
+// signing key.
 func Load() (*Config, error) {
 	c, err := Read()
 	if err != nil {
@@ -92,18 +93,38 @@ func Load() (*Config, error) {
 	return c, c.secrets()
 }
 
-// Read reads the environment, without keys, and makes nothing.
-func Read() (*Config, error) {
+// Read reads the environment, without keys, and makes nothing. A worker needs no more: it answers nobody.
+func Read() (*Config, error) { return Parse(environment()) }
+
+// ReadTemporal reads what a command needs that speaks to Temporal alone, such as TEMPORAL_ADDRESS and COMFYD_RETENTION.
+// It asks for no store, backend or key, and makes nothing.
+func ReadTemporal() (*Config, error) {
+	c, err := parse(environment())
+	if err != nil {
+		return nil, err
+	}
+	return c, c.checkTimes()
+}
+
+func environment() map[string]string {
 	vars := map[string]string{}
 	for _, kv := range os.Environ() {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
 	}
-	return Parse(vars)
+	return vars
 }
 
 // Parse makes a Config of variables, and changes nothing anywhere. Errors are *Error.
 func Parse(vars map[string]string) (*Config, error) {
+	c, err := parse(vars)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.check()
+}
+
+func parse(vars map[string]string) (*Config, error) {
 	set := map[string]string{}
 	for k, v := range vars {
 		if v != "" { // VAR= in a file means: not set
@@ -120,7 +141,7 @@ func Parse(vars map[string]string) (*Config, error) {
 	if c.ComfyDir == "" {
 		c.ComfyDir = filepath.Join(c.DataDir, "comfyui")
 	}
-	return &c, c.check()
+	return &c, nil
 }
 
 // explain turns the library's error into ours.
@@ -147,19 +168,12 @@ func (c *Config) Embedded() bool { return c.TemporalAddress == "" }
 
 // secrets reads the API keys and the signing key, or makes them.
 func (c *Config) secrets() error {
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
-		return &Error{"COMFYD_DATA_DIR", c.DataDir, "a folder that comfyd can write to: " + err.Error()}
+	keys, err := indirect("COMFYD_API_KEYS", c.APIKeys)
+	if err != nil {
+		return err
 	}
-	keys := c.APIKeys
-	switch {
-	case strings.HasPrefix(keys, "@"):
-		raw, err := os.ReadFile(keys[1:])
-		if err != nil {
-			return &Error{"COMFYD_API_KEYS", keys, "@ and a file that can be read: " + err.Error()}
-		}
-		keys = strings.Join(strings.Fields(string(raw)), ",")
-	case keys == "":
-		secret, err := secretFile(filepath.Join(c.DataDir, "api-key"))
+	if keys == "" {
+		secret, err := c.made("api-key")
 		if err != nil {
 			return err
 		}
@@ -172,20 +186,47 @@ func (c *Config) secrets() error {
 		}
 		c.Keys = append(c.Keys, Key{Tenant: tenant, Secret: secret})
 	}
+	if c.SigningKey, err = indirect("COMFYD_SIGNING_KEY", c.SigningKey); err != nil {
+		return err
+	}
 	if c.SigningKey == "" {
 		if !c.Embedded() {
-			return &Error{"COMFYD_SIGNING_KEY", "", "with TEMPORAL_ADDRESS set, give every api the same secret of 32 characters or more"}
+			return &Error{"COMFYD_SIGNING_KEY", "", "with TEMPORAL_ADDRESS set, give every api the same secret of 32 characters or more, or @file"}
 		}
-		var err error
-		if c.SigningKey, err = secretFile(filepath.Join(c.DataDir, "signing-key")); err != nil {
+		if c.SigningKey, err = c.made("signing-key"); err != nil {
 			return err
 		}
 	}
 	if len(c.SigningKey) < 32 {
-		return &Error{"COMFYD_SIGNING_KEY", "(hidden)", "32 characters or more"}
+		return &Error{"COMFYD_SIGNING_KEY", "(hidden)", "32 characters or more; or @file"}
 	}
 	c.Signing = []byte(c.SigningKey)
 	return nil
+}
+
+// indirect is the value of a setting that may be given as @file: what the file holds, its lines joined by commas.
+func indirect(name, value string) (string, error) {
+	file, ok := strings.CutPrefix(value, "@")
+	if !ok {
+		return value, nil
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return "", &Error{name, value, "@ and a file that can be read: " + err.Error()}
+	}
+	held := strings.Join(strings.Fields(string(raw)), ",")
+	if held == "" { // not the same as no setting: a secret must never be made up in place of one that was meant to be there
+		return "", &Error{name, value, "@ and a file that is not empty"}
+	}
+	return held, nil
+}
+
+// made is a secret of comfyd's own, kept in the data folder.
+func (c *Config) made(name string) (string, error) {
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return "", &Error{"COMFYD_DATA_DIR", c.DataDir, "a folder that comfyd can write to: " + err.Error()}
+	}
+	return secretFile(filepath.Join(c.DataDir, name))
 }
 
 // secretFile reads a secret that comfyd has made, or makes it, readable by its owner alone.

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"github.com/comfyd/comfyd/internal/app"
+	"github.com/comfyd/comfyd/internal/config"
+	"github.com/comfyd/comfyd/internal/logs"
+)
+
+// temporalCommand is `comfyd temporal`, for a Temporal cluster that is not embedded.
+func temporalCommand() *cobra.Command {
+	c := &cobra.Command{Use: "temporal", Short: "Prepare a Temporal cluster", Args: cobra.NoArgs}
+	var update bool
+	setup := &cobra.Command{
+		Use: "setup", Short: "Register the namespace and comfyd's search attributes on the cluster of TEMPORAL_ADDRESS", Args: cobra.NoArgs,
+		Long: "Registers the namespace of TEMPORAL_NAMESPACE, with the retention of COMFYD_RETENTION, and comfyd's search attributes on the cluster of\n" +
+			"TEMPORAL_ADDRESS where they are missing, and waits until they can be used. Run it before the first api and worker, and after an upgrade;\n" +
+			"running it again changes nothing.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.ReadTemporal()
+			if err != nil {
+				return err
+			}
+			return app.SetUpTemporal(cmd.Context(), c, app.Setup{UpdateRetention: update, Out: cmd.OutOrStdout(), Log: quiet(c)})
+		},
+	}
+	setup.Flags().BoolVar(&update, "update-retention", false, "change the retention of a namespace that exists to COMFYD_RETENTION")
+	c.AddCommand(setup)
+	return c
+}
+
+// quiet is the log of a command that speaks for itself.
+func quiet(c *config.Config) *logrus.Logger {
+	return logs.New(logs.Options{Level: "error", Format: c.LogFormat, Out: os.Stderr})
+}
+
+func hostname() (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("the name of this host: %w", err)
+	}
+	return host, nil
+}
