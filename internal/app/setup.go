@@ -70,13 +70,8 @@ func dial(ctx context.Context, c *config.Config, log logrus.FieldLogger) (client
 		return nil, "", err
 	}
 	options.Logger = logs.Temporal(log)
-	ctx, done := context.WithTimeout(ctx, dialTimeout)
-	defer done()
-	temporal, err := client.DialContext(ctx, options)
-	if err != nil {
-		return nil, "", fmt.Errorf("connecting to Temporal at %s: %w", options.HostPort, err)
-	}
-	return temporal, options.Namespace, nil
+	temporal, err := connect(ctx, options)
+	return temporal, options.Namespace, err
 }
 
 func registerNamespace(ctx context.Context, c client.Client, namespace string, retention time.Duration, s Setup) error {

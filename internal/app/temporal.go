@@ -2,12 +2,15 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
 
@@ -17,8 +20,8 @@ import (
 	"github.com/comfyd/comfyd/internal/logs"
 )
 
-// dialTimeout bounds the first contact with Temporal.
-const dialTimeout = 15 * time.Second
+// dialTimeout bounds the first contact with Temporal, which may be starting, too.
+const dialTimeout = 30 * time.Second
 
 func searchAttributes() map[string]enums.IndexedValueType {
 	return map[string]enums.IndexedValueType{
@@ -63,14 +66,30 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 	options.Logger = logs.Temporal(a.log)
 	ctx, done := context.WithTimeout(ctx, dialTimeout)
 	defer done()
-	c, err := client.DialContext(ctx, options)
+	c, err := connect(ctx, options)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to Temporal at %s: %w", options.HostPort, err)
+		return nil, err
 	}
 	a.later(func(context.Context) { c.Close() })
 	if !a.config.Embedded() {
 		a.TemporalAddress = options.HostPort
 		return c, requireSearchAttributes(ctx, c, options.Namespace)
+	}
+	return c, nil
+}
+
+// connect dials until Temporal answers or ctx ends. A server that starts listens some seconds before it is well.
+func connect(ctx context.Context, options client.Options) (client.Client, error) {
+	c, err := backoff.Retry(ctx, func() (client.Client, error) {
+		c, err := client.DialContext(ctx, options)
+		var away *serviceerror.Unavailable
+		if err != nil && !errors.As(err, &away) && !errors.Is(err, context.DeadlineExceeded) {
+			return nil, backoff.Permanent(err)
+		}
+		return c, err
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(time.Second)), backoff.WithMaxElapsedTime(dialTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to Temporal at %s: %w", options.HostPort, err)
 	}
 	return c, nil
 }

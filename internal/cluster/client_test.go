@@ -1,0 +1,296 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/internal/cluster"
+)
+
+// patience is how long a job may take here, whatever is killed meanwhile.
+const patience = 3 * time.Minute
+
+// users are clients that know nothing but the PRD: they submit with a key, poll any replica, and try again when nobody
+// answers or 503 says so. They keep a record of each job, and notice what must never happen.
+type users struct {
+	*cluster.Cluster
+	t    *testing.T
+	http *http.Client
+	turn atomic.Int64 // which replica is next
+
+	mu      sync.Mutex
+	jobs    []*record
+	wrong   []string
+	refused map[string]int // answers that say: come again
+}
+
+// record is what the users have seen of a job.
+type record struct {
+	id       string
+	sent     time.Time
+	ended    time.Time
+	status   string
+	attempts int
+}
+
+func newUsers(t *testing.T, c *cluster.Cluster) *users {
+	// A client of each replica sees it go and come; kept connections to one that is gone are noticed by the answer.
+	return &users{Cluster: c, t: t, http: &http.Client{Timeout: time.Minute}, refused: map[string]int{}}
+}
+
+func (u *users) say(format string, args ...any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.wrong = append(u.wrong, fmt.Sprintf(format, args...))
+}
+
+type answer struct {
+	code   int
+	header http.Header
+	body   map[string]any
+}
+
+// call asks the next replica once.
+func (u *users) call(method, path string, body []byte, key string) (answer, error) {
+	url := u.URLs[u.turn.Add(1)%2] + path
+	req, err := http.NewRequestWithContext(context.Background(), method, url, bytes.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+u.Key)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	res, err := u.http.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{code: res.StatusCode, header: res.Header}
+	if err := json.Unmarshal(raw, &a.body); err != nil {
+		u.say("%s %s answered %d with what is no JSON: %.100s", method, path, a.code, raw)
+	}
+	return a, nil
+}
+
+// insist calls until somebody answers other than 503. Nothing else may be the reason to try again.
+func (u *users) insist(method, path string, body []byte, key string) (answer, bool) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); time.Now().Before(end); <-tick.C {
+		a, err := u.call(method, path, body, key)
+		why := "no connection"
+		switch {
+		case err == nil && a.code != http.StatusServiceUnavailable:
+			return a, true
+		case err == nil:
+			why = fmt.Sprint("503 ", a.body["code"])
+			if a.header.Get("Retry-After") == "" {
+				u.say("%s %s: a 503 without Retry-After: %v", method, path, a.body)
+			}
+		}
+		u.mu.Lock()
+		u.refused[why]++
+		u.mu.Unlock()
+	}
+	u.say("%s %s is not answered in %s", method, path, patience)
+	return answer{}, false
+}
+
+// submit sends a job under a key of its own until it is accepted.
+func (u *users) submit(body map[string]any, key string) *record {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		u.say("%v", err)
+		return nil
+	}
+	a, ok := u.insist("POST", "/submit_workflow", raw, key)
+	if !ok {
+		return nil
+	}
+	id, _ := a.body["id"].(string)
+	if a.code != http.StatusAccepted || id == "" {
+		u.say("a submission is answered %d: %v", a.code, a.body)
+		return nil
+	}
+	r := &record{id: id, sent: time.Now()}
+	u.mu.Lock()
+	u.jobs = append(u.jobs, r)
+	u.mu.Unlock()
+	return r
+}
+
+// follow polls a job to its end, once more afterwards, and checks its files.
+func (u *users) follow(r *record) map[string]any {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		a, ok := u.insist("GET", "/status/"+r.id+"?wait=2", nil, "")
+		if !ok {
+			return nil
+		}
+		if a.code == http.StatusAccepted {
+			continue
+		}
+		if a.code != http.StatusOK {
+			u.say("job %s, which was accepted, is answered %d: %v", r.id, a.code, a.body)
+			return nil
+		}
+		u.mu.Lock()
+		r.ended, r.status = time.Now(), fmt.Sprint(a.body["status"])
+		n, _ := a.body["attempts"].(float64)
+		r.attempts = int(n)
+		u.mu.Unlock()
+		u.checkFiles(r, a.body)
+		if again, ok := u.insist("GET", "/status/"+r.id, nil, ""); ok && again.body["status"] != a.body["status"] {
+			u.say("job %s was %v, and is %v", r.id, a.body["status"], again.body["status"])
+		}
+		return a.body
+	}
+	u.say("job %s has no end after %s", r.id, patience)
+	return nil
+}
+
+func (u *users) checkFiles(r *record, body map[string]any) {
+	if r.status != "COMPLETED" {
+		return
+	}
+	out, _ := body["output"].(map[string]any)
+	files := 0
+	for _, list := range []string{"images", "files"} {
+		all, _ := out[list].([]any)
+		for _, f := range all {
+			file, _ := f.(map[string]any)
+			text, _ := file["data"].(string)
+			raw, err := base64.StdEncoding.DecodeString(text)
+			sum := sha256.Sum256(raw)
+			if err != nil || hex.EncodeToString(sum[:]) != file["sha256"] || file["size_bytes"] != float64(len(raw)) {
+				u.say("job %s: %v is not what it says it is", r.id, file["filename"])
+			}
+			files++
+		}
+	}
+	if files == 0 {
+		texts, _ := out["texts"].([]any)
+		if len(texts) == 0 {
+			u.say("job %s is COMPLETED with nothing", r.id)
+		}
+	}
+}
+
+// noise is a job that no cache knows.
+func noise(seed int) map[string]any {
+	return map[string]any{"workflow": json.RawMessage(fmt.Sprintf(`{"1":{"class_type":"EmptyImage","inputs":{"width":64,"height":64,"batch_size":1,"color":0}},
+		"2":{"class_type":"ImageAddNoise","inputs":{"image":["1",0],"seed":%d,"strength":0.5}},
+		"3":{"class_type":"SaveImage","inputs":{"images":["2",0],"filename_prefix":"cluster"}}}`, seed))}
+}
+
+// steps is a job that takes 4 steps of the double's VAEDecodeTiled for each 256 pixels squared.
+func steps(t *testing.T, size int) map[string]any {
+	t.Helper()
+	return map[string]any{"workflow": json.RawMessage(bytes.ReplaceAll(testdata(t, "progress_tiled.json"), []byte("512"), fmt.Append(nil, size)))}
+}
+
+// load is a stream of jobs that each of a number of users sends and follows, one after the other.
+type load struct {
+	*users
+	stop    chan struct{}
+	running sync.WaitGroup
+	seed    atomic.Int64
+}
+
+func (u *users) load(atOnce int, job func(n int) map[string]any) *load {
+	l := &load{users: u, stop: make(chan struct{})}
+	name := u.t.Name()
+	for range atOnce {
+		l.running.Go(func() {
+			for {
+				select {
+				case <-l.stop:
+					return
+				default:
+				}
+				n := int(l.seed.Add(1))
+				if r := l.submit(job(n), fmt.Sprintf("%s-%d", name, n)); r != nil {
+					l.follow(r)
+				}
+			}
+		})
+	}
+	return l
+}
+
+// end stops the stream when its jobs have ended.
+func (l *load) end() {
+	close(l.stop)
+	l.running.Wait()
+}
+
+// ended counts jobs that have.
+func (u *users) ended() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := 0
+	for _, r := range u.jobs {
+		if !r.ended.IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
+// since returns when the first and the last of the jobs that were open at a moment have ended, and how many those were.
+func (u *users) since(moment time.Time) (first, last time.Duration, open int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, r := range u.jobs {
+		if r.sent.Before(moment) && r.ended.After(moment) {
+			d := r.ended.Sub(moment)
+			if open == 0 || d < first {
+				first = d
+			}
+			last = max(last, d)
+			open++
+		}
+	}
+	return first, last, open
+}
+
+// check holds the record against the promises: all ended, all completed, no more runs than attempts.
+func (u *users) check(runs int) {
+	u.t.Helper()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	require.Empty(u.t, u.wrong)
+	ids, attempts := map[string]bool{}, 0
+	for _, r := range u.jobs {
+		require.Equal(u.t, "COMPLETED", r.status, "job %s", r.id)
+		require.False(u.t, ids[r.id], "an id is given once")
+		ids[r.id] = true
+		attempts += r.attempts
+	}
+	require.NotEmpty(u.t, u.jobs)
+	if runs >= 0 {
+		require.LessOrEqual(u.t, runs, attempts, "each run of the GPU is in attempts")
+		require.GreaterOrEqual(u.t, runs, len(u.jobs), "each job ran")
+	}
+	u.t.Logf("%d jobs, %d attempts, %d runs; told to come again: %v", len(u.jobs), attempts, runs, u.refused)
+}

@@ -1,0 +1,241 @@
+package cluster_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/internal/cluster"
+	"github.com/comfyd/comfyd/internal/fakecomfy"
+)
+
+// long says whether the whole of it is asked for: make faults.
+func long() bool { return os.Getenv("COMFYD_TEST_FAULTS") != "" }
+
+func testdata(t *testing.T, name string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(cluster.Root(), "testdata", name))
+	require.NoError(t, err)
+	return raw
+}
+
+// TestCluster runs the production shape on two doubles of ComfyUI and kills one process after the other under load.
+func TestCluster(t *testing.T) {
+	gpus := []*fakecomfy.Server{fakecomfy.New(t), fakecomfy.New(t)}
+	for _, g := range gpus {
+		g.Step(50 * time.Millisecond)
+	}
+	began := time.Now()
+	c := cluster.New(t, "COMFYUI_URLS="+gpus[0].URL+","+gpus[1].URL)
+	t.Logf("up after %s", time.Since(began).Round(time.Millisecond))
+	runs := func() int { return gpus[0].TotalRuns() + gpus[1].TotalRuns() }
+
+	t.Run("setup again changes nothing", func(t *testing.T) {
+		said := c.Setup()
+		require.Contains(t, said, "namespace comfyd is there\n")
+		require.Contains(t, said, "can be used")
+		require.NotContains(t, said, "added")
+	})
+	t.Run("any replica", func(t *testing.T) { anyReplica(t, c) })
+	for _, p := range []*cluster.Process{c.Workers[0], c.APIs[0], c.S3, c.Temporal, c.Postgres} {
+		t.Run("kill "+p.Name, func(t *testing.T) { killed(t, c, p, runs) })
+	}
+	t.Run("rolling upgrade", func(t *testing.T) { upgraded(t, c, runs) })
+	t.Run("load", func(t *testing.T) { loaded(t, c, runs) })
+}
+
+// anyReplica: what one replica accepted, the other one answers, at once, and repeats under the same key.
+func anyReplica(t *testing.T, c *cluster.Cluster) {
+	u := newUsers(t, c)
+	first, second := u.submit(noise(-1), "once"), u.submit(noise(-1), "once")
+	require.Empty(t, u.wrong)
+	require.Equal(t, first.id, second.id, "one key, one job, whoever is asked")
+	for range 4 {
+		a, err := u.call("GET", "/status/"+first.id, nil, "")
+		require.NoError(t, err)
+		require.Contains(t, []int{200, 202}, a.code)
+	}
+	require.Equal(t, "COMPLETED", u.follow(first)["status"])
+	a, err := u.call("GET", "/status/00000000-0000-4000-8000-000000000000", nil, "")
+	require.NoError(t, err)
+	require.Equal(t, 404, a.code)
+}
+
+// killed is kill -9 of one process under load, and its start again.
+func killed(t *testing.T, c *cluster.Cluster, p *cluster.Process, runs func() int) {
+	cycles := 1
+	if long() {
+		cycles = 3
+	}
+	for range cycles {
+		before := runs()
+		u := newUsers(t, c)
+		l := u.load(8, func(n int) map[string]any {
+			if n%4 == 0 {
+				return steps(t, 2048) // 3 s: some are in mid-run whenever the fault comes
+			}
+			return noise(int(time.Now().UnixNano() % 1e9))
+		})
+		await(t, "jobs end", func() bool { return u.ended() >= 8 })
+		pid := p.PID()
+		at := time.Now()
+		p.Kill()
+		require.Zero(t, p.PID(), "the fault has fired: %d is gone", pid)
+		p.Start()
+		up := time.Since(at)
+		more := u.ended() + 8
+		await(t, "jobs end after the fault", func() bool { return u.ended() >= more })
+		l.end()
+		first, last, open := u.since(at)
+		require.Positive(t, open, "jobs were open when the fault came")
+		t.Logf("%s: well again after %s; of %d jobs that were open the first ended after %s, the last after %s", p.Name,
+			up.Round(10*time.Millisecond), open, first.Round(10*time.Millisecond), last.Round(10*time.Millisecond))
+		u.check(runs() - before)
+	}
+}
+
+// upgraded replaces one process after the other by a newer version, and back, under load.
+func upgraded(t *testing.T, c *cluster.Cluster, runs func() int) {
+	next := cluster.Build(t, "next")
+	before := runs()
+	u := newUsers(t, c)
+	l := u.load(8, func(n int) map[string]any {
+		if n%4 == 0 {
+			return steps(t, 2048)
+		}
+		return noise(int(time.Now().UnixNano() % 1e9))
+	})
+	await(t, "jobs end", func() bool { return u.ended() >= 4 })
+	for _, p := range slices.Concat(c.Workers[:], c.APIs[:]) {
+		at := time.Now()
+		stop := c.Replace(p, next)
+		t.Logf("%s: stopped in %s, well again after %s", p.Name, stop, time.Since(at).Round(10*time.Millisecond))
+		more := u.ended() + 4
+		await(t, "jobs end with two versions at once", func() bool { return u.ended() >= more })
+	}
+	l.end()
+	u.check(runs() - before)
+	for i := range c.URLs {
+		u.turn.Store(int64(i))
+		a, err := u.call("GET", "/healthz", nil, "")
+		require.NoError(t, err)
+		require.Equal(t, "next", a.body["version"])
+	}
+	for _, r := range u.jobs {
+		require.Equal(t, 1, r.attempts, "a graceful stop costs no run: job %s", r.id)
+	}
+}
+
+// loaded sends many jobs at once and measures.
+func loaded(t *testing.T, c *cluster.Cluster, runs func() int) {
+	n, atOnce := 100, 16
+	if long() {
+		n = 500
+	}
+	before := runs()
+	u := newUsers(t, c)
+	memory := func() string {
+		s := ""
+		for _, p := range []*cluster.Process{c.Postgres, c.Temporal, c.S3, c.APIs[0], c.APIs[1], c.Workers[0], c.Workers[1]} {
+			s += fmt.Sprintf(" %s %d MiB", p.Name, p.Memory()>>20)
+		}
+		return s
+	}
+	t.Logf("memory before:%s", memory())
+	began := time.Now()
+	var all sync.WaitGroup
+	work := make(chan int)
+	for range atOnce {
+		all.Go(func() {
+			for i := range work {
+				if r := u.submit(noise(1e9+i), fmt.Sprintf("load-%d-%d", began.UnixNano(), i)); r != nil {
+					u.follow(r)
+				}
+			}
+		})
+	}
+	for i := range n {
+		work <- i
+	}
+	close(work)
+	all.Wait()
+	took := time.Since(began)
+	t.Logf("%d jobs at %d connections in %s: %.1f a second; memory after:%s", n, atOnce, took.Round(time.Millisecond), float64(n)/took.Seconds(), memory())
+	u.check(runs() - before)
+}
+
+func await(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	require.Eventually(t, f, patience, 20*time.Millisecond, what)
+}
+
+// TestClusterCorpus sends testdata to a real ComfyUI through both replicas: eight of them, or all.
+func TestClusterCorpus(t *testing.T) {
+	comfyui := os.Getenv("COMFYD_TEST_COMFYUI")
+	if comfyui == "" {
+		t.Skip("COMFYD_TEST_COMFYUI is not set: make test starts a real ComfyUI and sets it")
+	}
+	var entries []struct {
+		Name, File string
+		Uploads    []any
+		Expect     struct {
+			Status string
+			Images int `json:"n_images"`
+		}
+	}
+	require.NoError(t, json.Unmarshal(testdata(t, "index.json"), &entries))
+	some := []string{"single", "batch4", "subfolder_prefix", "load_image", "text_only", "latent_save", "fail_bad_regex", "rej_missing_model"}
+	u := newUsers(t, cluster.New(t, "COMFYUI_URLS="+comfyui))
+	seen := 0
+	for _, e := range entries {
+		if !long() && !slices.Contains(some, e.Name) {
+			continue
+		}
+		seen++
+		t.Run(e.Name, func(t *testing.T) {
+			body := map[string]any{"workflow": json.RawMessage(testdata(t, e.File))}
+			var images []any
+			for _, up := range e.Uploads {
+				file, name := fmt.Sprint(up), fmt.Sprint(up)
+				if m, ok := up.(map[string]any); ok {
+					file = m["file"].(string)
+					name = path.Join(m["subfolder"].(string), file)
+				}
+				images = append(images, map[string]any{"name": name, "image": base64.StdEncoding.EncodeToString(testdata(t, "inputs/"+file))})
+			}
+			if images != nil {
+				body["images"] = images
+			}
+			raw, err := json.Marshal(body)
+			require.NoError(t, err)
+			a, err := u.call("POST", "/submit_workflow", raw, "")
+			require.NoError(t, err)
+			if e.Expect.Status == "REJECTED" && a.code == 400 {
+				return
+			}
+			require.Equal(t, 202, a.code, "%v", a.body)
+			status := u.follow(&record{id: a.body["id"].(string)})
+			require.Empty(t, u.wrong)
+			if e.Expect.Status == "REJECTED" { // an api of its own cannot ask the backends anew, and accepts in doubt
+				require.Equal(t, "invalid_workflow", status["code"], "%v", status)
+				return
+			}
+			require.Equal(t, e.Expect.Status, status["status"], "%v", status["error"])
+			if e.Expect.Status == "COMPLETED" {
+				out, _ := status["output"].(map[string]any)
+				pictures, _ := out["images"].([]any)
+				require.Len(t, pictures, e.Expect.Images)
+			}
+		})
+	}
+	require.GreaterOrEqual(t, seen, len(some), "the names are those of testdata")
+}
