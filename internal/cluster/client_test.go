@@ -23,6 +23,10 @@ import (
 // patience is how long a job may take here, whatever is killed meanwhile.
 const patience = 3 * time.Minute
 
+// lag is how long a replica may still call a job RUNNING that another one has called ended: it trusts what it has seen for
+// 250 ms (api/cache.go), and both may be busy.
+const lag = 2 * time.Second
+
 // users are clients that know nothing but the PRD: they submit with a key, poll any replica, and try again when nobody
 // answers or 503 says so. They keep a record of each job, and notice what must never happen.
 type users struct {
@@ -159,14 +163,32 @@ func (u *users) follow(r *record) map[string]any {
 		n, _ := a.body["attempts"].(float64)
 		r.attempts = int(n)
 		u.mu.Unlock()
-		u.checkFiles(r, a.body)
-		if again, ok := u.insist("GET", "/status/"+r.id, nil, ""); ok && again.body["status"] != a.body["status"] {
-			u.say("job %s was %v, and is %v", r.id, a.body["status"], again.body["status"])
+		if r.status == "FAILED" {
+			u.say("job %s has failed: %v (%v)", r.id, a.body["error"], a.body["code"])
 		}
+		u.checkFiles(r, a.body)
+		u.askAgain(r)
 		return a.body
 	}
 	u.say("job %s has no end after %s", r.id, patience)
 	return nil
+}
+
+// askAgain asks both replicas how an ended job is. One that has looked a moment before the end may say RUNNING, for no longer
+// than it trusts what it has seen; nobody may ever say anything else.
+func (u *users) askAgain(r *record) {
+	for range 2 {
+		for {
+			a, ok := u.insist("GET", "/status/"+r.id, nil, "")
+			if !ok || a.body["status"] == r.status {
+				break
+			}
+			if a.code != http.StatusAccepted || time.Since(r.ended) > lag {
+				u.say("job %s was %s, and %s later it is %v", r.id, r.status, time.Since(r.ended), a.body["status"])
+				break
+			}
+		}
+	}
 }
 
 func (u *users) checkFiles(r *record, body map[string]any) {
@@ -253,6 +275,17 @@ func (u *users) ended() int {
 		if !r.ended.IsZero() {
 			n++
 		}
+	}
+	return n
+}
+
+// sentAway counts requests that were told to come again.
+func (u *users) sentAway() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := 0
+	for _, times := range u.refused {
+		n += times
 	}
 	return n
 }

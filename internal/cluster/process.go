@@ -61,8 +61,7 @@ func (p *Process) start() {
 	}
 	cmd := exec.Command(p.argv[0], p.argv[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = p.env, p.dir, p, p
-	// Its own group, so that a kill takes its children as the kill of a container does.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C at the tests is not for it
 	endWithUs(cmd.SysProcAttr)
 	if p.uid != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(p.uid), Gid: uint32(p.uid)}
@@ -109,12 +108,17 @@ func (p *Process) AwaitHealth() {
 	}
 }
 
-// Kill is kill -9 of the process and its children. It returns when they are gone.
+// Kill is kill -9 of the process and its children, as the kill of a container is. It returns when the process is gone.
 func (p *Process) Kill() {
+	p.tb.Helper()
 	if p.cmd == nil {
 		return
 	}
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // gone already where it fails
+	all, err := children(p.PID())
+	must(p.tb, err, "the children of "+p.Name)
+	for _, pid := range append(all, p.PID()) {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // gone already where it fails
+	}
 	<-p.gone
 	p.cmd = nil
 }
@@ -152,7 +156,7 @@ func (p *Process) run() {
 // Memory is what the process and its children hold in memory by themselves, in bytes (Pss: what they share is counted once).
 func (p *Process) Memory() int64 {
 	p.tb.Helper()
-	total, err := groupMemory(p.PID())
+	total, err := memory(p.PID())
 	if err != nil {
 		p.tb.Fatalf("memory of %s: %v", p.Name, err)
 	}
