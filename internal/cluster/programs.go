@@ -45,3 +45,21 @@ func Build(tb testing.TB, version string) string {
 	}
 	return program
 }
+
+// Help is what comfyd's help says about a command line, without its flags.
+func Help(tb testing.TB, args ...string) string {
+	tb.Helper()
+	words := []string{"run", "-buildvcs=false", "-tags", "noembedded", "./cmd/comfyd"}
+	for _, a := range args {
+		if a[0] != '-' {
+			words = append(words, a)
+		}
+	}
+	help := exec.Command("go", append(words, "--help")...)
+	help.Dir = Root()
+	out, err := help.CombinedOutput()
+	if err != nil {
+		tb.Fatalf("comfyd %v --help: %v\n%s", args, err, out)
+	}
+	return string(out)
+}

@@ -1,0 +1,168 @@
+package cluster_test
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/server/common/dynamicconfig"
+
+	"github.com/comfyd/comfyd/internal/cluster"
+	"github.com/comfyd/comfyd/internal/config"
+)
+
+// libraries are variables that ours leave to the libraries that read them.
+var libraries = map[string]string{
+	"AWS_SHARED_CREDENTIALS_FILE": "aws-sdk-go-v2", "AWS_EC2_METADATA_DISABLED": "aws-sdk-go-v2", "MODAL_CONFIG_PATH": "modal-client",
+}
+
+// endless services run on; the others end when their work is done.
+func endless(s types.ServiceConfig) bool { return !strings.HasPrefix(s.Restart, "on-failure") }
+
+func ours(s types.ServiceConfig) bool { return s.Build != nil }
+
+func services(t *testing.T) types.Services {
+	all := cluster.Project(t).Services
+	require.Len(t, all, 11)
+	return all
+}
+
+// TestComposeNamesSettingsThatExist: a setting that nobody reads is a setting that does not hold.
+func TestComposeNamesSettingsThatExist(t *testing.T) {
+	known := map[string]bool{}
+	for f := range reflect.TypeFor[config.Config]().Fields() {
+		known[f.Tag.Get("env")] = true
+	}
+	found := 0
+	for name, s := range services(t) {
+		if !ours(s) {
+			continue
+		}
+		found++
+		vars := map[string]string{}
+		for k, v := range s.Environment {
+			require.True(t, known[k] || libraries[k] != "", "%s sets %s, which nothing of ours reads", name, k)
+			require.NotNil(t, v, "%s: %s has a value", name, k)
+			vars[k] = *v
+		}
+		if strings.HasPrefix(name, "worker") { // the user's part of the settings
+			vars["COMFYUI_URLS"] = "http://gpu:8188"
+		}
+		_, err := config.Parse(vars)
+		require.NoError(t, err, name)
+	}
+	require.Equal(t, 5, found, "two api, two worker, setup")
+}
+
+// TestComposeIsHardened holds the file against what its comments and docs/deploy.md promise.
+func TestComposeIsHardened(t *testing.T) {
+	all := services(t)
+	version := regexp.MustCompile(`:v?\d+\.\d+(\.\d+)?(-[a-z]+)?$`)
+	for name, s := range all {
+		if !ours(s) {
+			require.Regexp(t, version, s.Image, "%s is pinned", name)
+		} else {
+			require.True(t, s.ReadOnly, name)
+		}
+		require.Equal(t, []string{"ALL"}, s.CapDrop, name)
+		require.Contains(t, s.SecurityOpt, "no-new-privileges:true", name)
+		require.False(t, s.Privileged, name)
+		require.NotNil(t, s.Deploy, name)
+		limits := s.Deploy.Resources.Limits
+		require.NotNil(t, limits, name)
+		require.Positive(t, limits.NanoCPUs, name)
+		require.Positive(t, limits.MemoryBytes, name)
+		require.Positive(t, limits.Pids, name)
+		require.NotEmpty(t, s.Restart, name)
+		if endless(s) {
+			require.NotNil(t, s.HealthCheck, name)
+			require.Greater(t, len(s.HealthCheck.Test), 1, name)
+			require.Equal(t, "CMD", s.HealthCheck.Test[0], "%s: no shell is needed", name)
+		}
+		for _, p := range s.Ports {
+			switch name {
+			case "proxy":
+			case "temporal-ui":
+				require.Equal(t, "127.0.0.1", p.HostIP, "the UI has no login")
+			default:
+				t.Errorf("%s publishes port %s", name, p.Published)
+			}
+		}
+		for k, v := range s.Environment {
+			secret := regexp.MustCompile(`PASSWORD|SECRET|SIGNING|API_KEYS|PWD`).MatchString(k)
+			require.False(t, secret && !strings.HasPrefix(*v, "@/run/secrets/") && !strings.HasPrefix(*v, "/run/secrets/"), "%s: %s is given by file", name, k)
+		}
+		for _, d := range s.GetDependencies() {
+			want := types.ServiceConditionHealthy
+			if !endless(all[d]) {
+				want = types.ServiceConditionCompletedSuccessfully
+			}
+			require.Equal(t, want, s.DependsOn[d].Condition, "%s waits for %s", name, d)
+		}
+	}
+	for _, name := range []string{"postgres", "temporal", "s3"} {
+		require.Equal(t, []string{"inside"}, slices.Collect(maps.Keys(all[name].Networks)), "nobody outside reaches %s", name)
+	}
+	require.True(t, bool(cluster.Project(t).Networks["inside"].Internal))
+	grace := time.Duration(*all["worker-1"].StopGracePeriod)
+	require.Greater(t, grace, 20*time.Second, "longer than comfyd takes to stop")
+}
+
+// TestComposeRunsCommandsThatExist asks the program of the image for what the file starts in it; the cluster's own tests
+// run the rest.
+func TestComposeRunsCommandsThatExist(t *testing.T) {
+	dockerfile, err := os.ReadFile(filepath.Join(cluster.Root(), "Dockerfile"))
+	require.NoError(t, err)
+	require.Contains(t, string(dockerfile), `ENTRYPOINT ["/comfyd"]`)
+	require.Contains(t, string(dockerfile), `CMD ["/comfyd", "health"]`)
+	for name, s := range services(t) {
+		for _, v := range s.Volumes {
+			if v.Type == types.VolumeTypeBind {
+				require.FileExists(t, first(v.Source, filepath.Join(v.Source, "temporal.sh")), "%s mounts it", name)
+			}
+		}
+		if len(s.Entrypoint) == 2 {
+			require.FileExists(t, filepath.Join(cluster.Root(), "deploy", filepath.Base(s.Entrypoint[1])), name)
+		}
+		if !ours(s) {
+			continue
+		}
+		commands := [][]string{s.Command}
+		if endless(s) {
+			require.Equal(t, "/comfyd", s.HealthCheck.Test[1], name)
+			commands = append(commands, s.HealthCheck.Test[2:])
+		}
+		for _, c := range commands {
+			said := cluster.Help(t, c...)
+			require.Contains(t, said, "comfyd "+strings.Join(slices.DeleteFunc(slices.Clone(c), func(a string) bool { return strings.HasPrefix(a, "-") }), " "), name)
+			for _, a := range c {
+				require.Contains(t, said, a, name)
+			}
+		}
+	}
+}
+
+func first(file, otherwise string) string {
+	if i, err := os.Stat(file); err == nil && !i.IsDir() {
+		return file
+	}
+	return otherwise
+}
+
+// TestDynamicConfigNamesKeysThatExist: the server takes an unknown key without a word.
+func TestDynamicConfigNamesKeysThatExist(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join(cluster.Root(), "deploy", "temporal-dynamicconfig.yaml"))
+	require.NoError(t, err)
+	loaded := dynamicconfig.LoadYamlFile(raw)
+	require.NoError(t, loaded.Err())
+	require.Empty(t, loaded.Warnings)
+	require.Greater(t, len(loaded.Map), 5)
+}
