@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 	"internal/logs":                    {},
 	"internal/embedded":                {"internal/logs"},
 	"internal/fakecomfy":               {},
+	"internal/cluster":                 {},
 	"internal/fakeapi":                 {"comfy", "client"},
 	"internal/fakemodal":               {},
 	"internal/doctor":                  {"comfy", "backend", "examples", "modal", "internal/config", "internal/logs"},

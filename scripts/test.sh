@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that the tests need, then every test: a real ComfyUI on the CPU, Modal's real SDKs, a real S3 server; the Python
-# app of Modal, both Go modules.
+# Everything that the tests need, then every test: a real ComfyUI on the CPU, Modal's real SDKs, a real S3 server, a real
+# Temporal server and PostgreSQL; the Python app of Modal, both Go modules.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -21,6 +21,10 @@ start_comfyui "$COMFYD_TEST_COMFYUI_DIR" "$port" "$work"
 (cd tools && go build -o "$work/versitygw" github.com/versity/versitygw/cmd/versitygw)
 export COMFYD_TEST_S3_SERVER="$work/versitygw" COMFYD_TEST_COMFYUI_DIR COMFYD_TEST_MODAL_PYTHON COMFYD_TEST_COMFYUI="http://127.0.0.1:$port"
 export COMFYD_TEST_COMFY_CLI=1
+# For the production shape (internal/cluster). Where there is no PostgreSQL to be had, its tests are left out, and say so.
+COMFYD_TEST_TEMPORAL=$(scripts/temporal.sh)
+COMFYD_TEST_POSTGRES=$(scripts/postgres.sh) || echo "tests of the production shape are left out: no PostgreSQL"
+export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES
 
 echo "== lint"
 scripts/lint.sh

@@ -155,6 +155,17 @@ func (c *Cluster) Setup() string {
 	return c.setup.Log()[before:]
 }
 
+// Try runs comfyd with the environment of a service of ours, some variables changed ("NAME=value"), and returns what it
+// said. It is for commands that end; ctx ends one that does not.
+func (c *Cluster) Try(ctx context.Context, name string, args []string, vars ...string) (string, error) {
+	s := c.service(name)
+	cmd := exec.CommandContext(ctx, c.programs.comfyd, args...)
+	cmd.Env = append(s.env(c.base(name)...), vars...)
+	cmd.Dir = c.folder(name)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 func (c *Cluster) postgres(port string) *Process {
 	s := c.service("postgres")
 	data, password := c.folder("postgres-data"), filepath.Join(c.folder("postgres-init"), "password")
@@ -164,11 +175,15 @@ func (c *Cluster) postgres(port string) *Process {
 	uid := 0
 	if asRoot() { // PostgreSQL refuses to run as root
 		uid = 65534
+		for _, dir := range []string{c.dir, filepath.Dir(c.dir)} { // on the way to its data
+			must(c.tb, os.Chmod(dir, 0o755), "the folder of the test")
+		}
 		must(c.tb, os.Chown(data, uid, uid), "the folder of PostgreSQL")
-		must(c.tb, os.Chmod(c.dir, 0o755), "the folder of the cluster")
-		must(c.tb, os.Chmod(filepath.Dir(c.dir), 0o755), "the folder of the test")
 	}
-	env := c.base("postgres")
+	// The libraries of packages that scripts/postgres.sh has only unpacked.
+	lib, err := filepath.Glob(filepath.Join(c.programs.postgres, "..", "..", "..", "*-linux-gnu"))
+	must(c.tb, err, "the libraries of PostgreSQL")
+	env := append(c.base("postgres"), "LD_LIBRARY_PATH="+strings.Join(lib, ":"))
 	initdb := c.process("initdb", append([]string{filepath.Join(c.programs.postgres, "initdb"), "-D", data, "--no-locale", "--encoding=UTF8",
 		"--username=" + *s.Environment["POSTGRES_USER"], "--pwfile=" + password}, strings.Fields(*s.Environment["POSTGRES_INITDB_ARGS"])...), env)
 	initdb.uid, initdb.dir = uid, data

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -8,11 +9,15 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/comfyd/comfyd/internal/cluster"
 	"github.com/comfyd/comfyd/internal/fakecomfy"
@@ -45,6 +50,7 @@ func TestCluster(t *testing.T) {
 		require.Contains(t, said, "can be used")
 		require.NotContains(t, said, "added")
 	})
+	t.Run("setup and health", func(t *testing.T) { setUp(t, c) })
 	t.Run("any replica", func(t *testing.T) { anyReplica(t, c) })
 	for _, p := range []*cluster.Process{c.Workers[0], c.APIs[0], c.S3, c.Temporal, c.Postgres} {
 		noticed := p != c.Workers[0] && p != c.S3 // the other worker goes on; what is made waits for the store
@@ -52,6 +58,53 @@ func TestCluster(t *testing.T) {
 	}
 	t.Run("rolling upgrade", func(t *testing.T) { upgraded(t, c, runs) })
 	t.Run("load", func(t *testing.T) { loaded(t, c, runs) })
+}
+
+// setUp tries `comfyd temporal setup` and `comfyd health` on namespaces that are not as they should be.
+func setUp(t *testing.T, c *cluster.Cluster) {
+	ctx, done := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer done()
+	fails := func(want string, service string, args []string, vars ...string) {
+		t.Helper()
+		said, err := c.Try(ctx, service, args, vars...)
+		require.Error(t, err)
+		require.Contains(t, said, want)
+	}
+	works := func(want string, args []string, vars ...string) {
+		t.Helper()
+		said, err := c.Try(ctx, "setup", args, vars...)
+		require.NoError(t, err, said)
+		require.Contains(t, said, want)
+	}
+	namespaces, err := client.NewNamespaceClient(client.Options{HostPort: c.TemporalAddress})
+	require.NoError(t, err)
+	defer namespaces.Close()
+	require.NoError(t, namespaces.Register(ctx, &workflowservice.RegisterNamespaceRequest{
+		Namespace: "bare", WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour),
+	}))
+
+	setup := []string{"temporal", "setup"}
+	for _, role := range []string{"api", "worker"} {
+		fails("comfyd temporal setup", role+"-1", []string{role}, "TEMPORAL_NAMESPACE=nowhere", "COMFYD_LISTEN=127.0.0.1:0")
+		require.Eventually(t, func() bool { // the server learns of a namespace within seconds
+			said, err := c.Try(ctx, role+"-1", []string{role}, "TEMPORAL_NAMESPACE=bare", "COMFYD_LISTEN=127.0.0.1:0")
+			return err != nil && strings.Contains(said, "lacks comfyd's search attributes; add them once with `comfyd temporal setup`")
+		}, time.Minute, 100*time.Millisecond)
+	}
+	works("added: ComfyBackend", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=1d")
+	works("a retention of 24h0m0s; COMFYD_RETENTION is 72h0m0s (--update-retention", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
+	works("its retention is 72h0m0s now, and was 24h0m0s", append(setup, "--update-retention"), "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
+	works("namespace bare is there\n", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
+	fails("TEMPORAL_ADDRESS is not set", "setup", setup, "TEMPORAL_ADDRESS=")
+	fails("COMFYD_RETENTION", "setup", setup, "COMFYD_RETENTION=0s")
+
+	health := []string{"health", "--worker"}
+	fails("no worker of host", "worker-1", health, "TEMPORAL_NAMESPACE=bare")
+	fails("connecting to Temporal", "worker-1", health, "TEMPORAL_ADDRESS=127.0.0.1:1")
+	fails("comfyd does not answer", "api-1", []string{"health"}, "COMFYD_LISTEN=127.0.0.1:1")
+	said, err := c.Try(ctx, "api-1", []string{"health", "--ready"})
+	require.NoError(t, err, said)
+	require.Contains(t, said, `"status":"ok"`)
 }
 
 // anyReplica: what one replica accepted, the other one answers, at once, and repeats under the same key.

@@ -104,6 +104,42 @@ func TestKeysFromTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestSigningKeyFromAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "signing")
+	require.NoError(t, os.WriteFile(file, []byte("0123456789abcdef0123456789abcdef\n"), 0o600))
+	data := filepath.Join(t.TempDir(), "none")
+	vars := map[string]string{"COMFYD_DATA_DIR": data, "COMFYD_API_KEYS": "alice:0123456789abcdef", "COMFYD_SIGNING_KEY": "@" + file,
+		"TEMPORAL_ADDRESS": "t:7233", "COMFYD_STORE_URL": "s3://b"}
+	c, err := Parse(vars)
+	require.NoError(t, err)
+	require.NoError(t, c.secrets())
+	require.Equal(t, "0123456789abcdef0123456789abcdef", string(c.Signing))
+	require.NoDirExists(t, data, "with all secrets given, nothing is written: the root may be read-only")
+
+	require.NoError(t, os.WriteFile(file, []byte("\n"), 0o600))
+	for _, name := range []string{file, file + ".gone"} {
+		vars["COMFYD_SIGNING_KEY"] = "@" + name
+		c, err := Parse(vars)
+		require.NoError(t, err)
+		require.ErrorContains(t, c.secrets(), "COMFYD_SIGNING_KEY", "an empty secret is not the same as none")
+	}
+}
+
+// TestTemporalAlone: what speaks to Temporal alone asks for no store and no keys.
+func TestTemporalAlone(t *testing.T) {
+	t.Setenv("TEMPORAL_ADDRESS", "t:7233")
+	t.Setenv("COMFYD_STORE_URL", "")
+	t.Setenv("COMFYD_BACKEND", "url")
+	_, err := Read()
+	require.Error(t, err)
+	c, err := ReadTemporal()
+	require.NoError(t, err)
+	require.False(t, c.Embedded())
+	t.Setenv("COMFYD_RETENTION", "1s")
+	_, err = ReadTemporal()
+	require.ErrorContains(t, err, "COMFYD_RETENTION")
+}
+
 // TestEverySettingIsInTheReadme: nobody should have to read the code for one.
 func TestEverySettingIsInTheReadme(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
