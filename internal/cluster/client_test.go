@@ -241,7 +241,7 @@ type load struct {
 
 func (u *users) load(atOnce int, job func(n int) map[string]any) *load {
 	l := &load{users: u, stop: make(chan struct{})}
-	name := u.t.Name()
+	name := fmt.Sprint(u.t.Name(), time.Now().UnixNano())
 	for range atOnce {
 		l.running.Go(func() {
 			for {
