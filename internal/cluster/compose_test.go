@@ -1,6 +1,8 @@
 package cluster_test
 
 import (
+	"bytes"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/server/common/dynamicconfig"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/comfyd/comfyd/internal/cluster"
 	"github.com/comfyd/comfyd/internal/config"
@@ -60,6 +63,39 @@ func TestComposeNamesSettingsThatExist(t *testing.T) {
 		require.NoError(t, err, name)
 	}
 	require.Equal(t, 5, found, "two api, two worker, setup")
+}
+
+// TestOtherFilesNameSettingsThatExist does the same for what docs/deploy.md offers beside the compose file.
+func TestOtherFilesNameSettingsThatExist(t *testing.T) {
+	known := map[string]bool{"HOME": true}
+	for f := range reflect.TypeFor[config.Config]().Fields() {
+		known[f.Tag.Get("env")] = true
+	}
+	for name, pattern := range map[string]string{
+		"kubernetes.yaml": `(?m)^  ([A-Z][A-Z0-9_]+):`, "comfyd.service": `(?m)(?:^Environment=|[^#] )([A-Z][A-Z0-9_]+)=`,
+	} {
+		raw, err := os.ReadFile(filepath.Join(cluster.Root(), "deploy", name))
+		require.NoError(t, err)
+		found := regexp.MustCompile(pattern).FindAllSubmatch(raw, -1)
+		require.GreaterOrEqual(t, len(found), 4, name)
+		for _, m := range found {
+			v := string(m[1])
+			require.True(t, known[v] || libraries[v] != "", "%s sets %s, which nothing of ours reads", name, v)
+		}
+	}
+	raw, err := os.ReadFile(filepath.Join(cluster.Root(), "deploy", "kubernetes.yaml"))
+	require.NoError(t, err)
+	kinds := 0
+	for d := yaml.NewDecoder(bytes.NewReader(raw)); ; kinds++ {
+		var object struct{ Kind string }
+		if err := d.Decode(&object); err == io.EOF {
+			break
+		} else {
+			require.NoError(t, err)
+		}
+		require.NotEmpty(t, object.Kind)
+	}
+	require.Equal(t, 6, kinds)
 }
 
 // TestComposeIsHardened holds the file against what its comments and docs/deploy.md promise.
