@@ -253,12 +253,15 @@ func TestClusterCorpus(t *testing.T) {
 		Uploads    []any
 		Expect     struct {
 			Status string
-			Images int `json:"n_images"`
+			Images []struct {
+				Node  string
+				Count int
+			}
 		}
 	}
 	require.NoError(t, json.Unmarshal(testdata(t, "index.json"), &entries))
 	some := []string{"single", "batch4", "subfolder_prefix", "load_image", "text_only", "latent_save", "fail_bad_regex", "rej_missing_model"}
-	u := newUsers(t, cluster.New(t, "COMFYUI_URLS="+comfyui))
+	c := cluster.New(t, "COMFYUI_URLS="+comfyui)
 	seen := 0
 	for _, e := range entries {
 		if !long() && !slices.Contains(some, e.Name) {
@@ -281,6 +284,7 @@ func TestClusterCorpus(t *testing.T) {
 			}
 			raw, err := json.Marshal(body)
 			require.NoError(t, err)
+			u := newUsers(t, c)
 			a, err := u.call("POST", "/submit_workflow", raw, "")
 			require.NoError(t, err)
 			if e.Expect.Status == "REJECTED" && a.code == 400 {
@@ -299,7 +303,14 @@ func TestClusterCorpus(t *testing.T) {
 			if e.Expect.Status == "COMPLETED" {
 				out, _ := status["output"].(map[string]any)
 				pictures, _ := out["images"].([]any)
-				require.Len(t, pictures, e.Expect.Images)
+				others, _ := out["files"].([]any)
+				of := map[any]int{}
+				for _, f := range slices.Concat(pictures, others) {
+					of[f.(map[string]any)["node_id"]]++
+				}
+				for _, want := range e.Expect.Images {
+					require.Equal(t, want.Count, of[want.Node], "files of node %s", want.Node)
+				}
 			}
 		})
 	}
