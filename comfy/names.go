@@ -4,10 +4,13 @@ package comfy
 const (
 	// WorkflowName is the registered type of the workflow that carries one job. It takes a [Request] and returns a [Result].
 	WorkflowName = "ComfyUIWorkflow"
-	// TaskQueue carries workflow tasks, warm-up and collection.
+	// TaskQueue carries workflow tasks and warm-up.
 	TaskQueue = "comfyui"
 	// QueryStatus is the query that answers with a [Status]. It takes no argument.
 	QueryStatus = "status"
+	// SignalPoolGone tells a job that no worker serves the named pool any more. Its argument is the pool's name, a
+	// string; a job that is not on that pool passes it over.
+	SignalPoolGone = "pool_gone"
 	// MemoSubmission is the memo field of a job's start that holds its [Submission].
 	MemoSubmission = "submission"
 )
@@ -33,14 +36,8 @@ const (
 // waiting for a GPU never keeps a finished job's images from being collected.
 func PromptTaskQueue(pool string) string { return "comfyui-gpu-" + pool }
 
-// CollectTaskQueue is where the outputs of a pool are collected: [TaskQueue], which every worker serves, unless the
-// pool can be reached from its own host only.
-func CollectTaskQueue(pool string, hostBound bool) string {
-	if hostBound {
-		return "comfyui-collect-" + pool
-	}
-	return TaskQueue
-}
+// CollectTaskQueue is where the outputs of a pool are collected and its prompts stopped: by workers that reach it.
+func CollectTaskQueue(pool string) string { return "comfyui-collect-" + pool }
 
 // Submission is what the API remembers about a job beside its input, in the start memo: who sent it, and the digest
 // that tells a repeated request from a different one under the same Idempotency-Key.

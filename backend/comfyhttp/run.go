@@ -51,14 +51,15 @@ type run struct {
 }
 
 // Run implements [backend.Backend]. When ctx ends it returns an error that unwraps to the context's.
-func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (_ *backend.Outcome, err error) {
 	if h != nil {
 		return b.attach(ctx, p, *h, rec)
 	}
-	s, err := b.choose(ctx, p)
+	s, ended, err := b.choose(ctx, p)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { ended(err) }()
 	defer b.leave(s)
 	r := b.newRun(s, p, backend.Handle{Pool: b.pool.Name, Server: s.name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
 	paths := map[string]string{}

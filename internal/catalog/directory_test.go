@@ -195,7 +195,7 @@ func TestDirectoryKnowsWhoIsAlive(t *testing.T) {
 	d := func() *catalog.Directory { return catalog.NewDirectory(m, nil) }
 	require.ErrorIs(t, d().Alive(t.Context()), catalog.ErrNoBackend)
 	a := &pool{is: backend.Pool{Name: "url", Kind: "url"}, servers: []backend.Server{{Name: "http://gpu", Problem: "connection refused"}}}
-	b := &pool{is: backend.Pool{Name: "local-host", Kind: "local", HostBound: true}, servers: []backend.Server{{Name: "here", Healthy: true}}}
+	b := &pool{is: backend.Pool{Name: "local-host", Kind: "local"}, servers: []backend.Server{{Name: "here", Healthy: true}}}
 	publish(t, m, a)
 	err := d().Alive(t.Context())
 	require.ErrorIs(t, err, catalog.ErrNoBackend)

@@ -42,6 +42,8 @@ type Record struct {
 	Order   int            `json:"order"` // the pool's place in the worker's preference
 	Servers []ServerRecord `json:"servers"`
 	At      time.Time      `json:"at"`
+	// Stopped is the last word of a worker that has stopped, so that its pool is known to have been there.
+	Stopped bool `json:"stopped,omitempty"`
 }
 
 // ServerRecord is one server of a pool, with its catalogue by reference.
@@ -104,17 +106,28 @@ func (p *Publisher) Start() {
 	}()
 }
 
-// Stop ends the publishing and takes the records back.
+// Stop ends the publishing and says so in the records.
 func (p *Publisher) Stop() {
 	p.stop()
 	<-p.gone
 	ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
 	defer done()
 	for _, b := range p.backends {
-		if err := p.blobs.Delete(ctx, p.key(b)); err != nil {
+		if err := p.write(ctx, Record{Worker: p.worker, Pool: b.Pool(), At: time.Now().UTC(), Stopped: true}); err != nil {
 			p.log.WithError(err).Debug("the worker's record stays until it is stale")
 		}
 	}
+}
+
+func (p *Publisher) write(ctx context.Context, r Record) error {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("writing the record of pool %s: %w", r.Pool.Name, err)
+	}
+	if _, err := p.blobs.Put(ctx, p.key(r.Pool), bytes.NewReader(raw)); err != nil {
+		return fmt.Errorf("publishing pool %s: %w", r.Pool.Name, err)
+	}
+	return nil
 }
 
 // Publish writes the records that have changed or are due; with now, all of them.
@@ -132,16 +145,12 @@ func (p *Publisher) Publish(ctx context.Context, now bool) error {
 			r.Servers = append(r.Servers, ServerRecord{Server: s, CatalogRef: ref})
 			state += fmt.Sprintf("%s %v %s %s\n", s.Name, s.Healthy, s.Problem, ref)
 		}
-		key := p.key(b)
+		key := p.key(r.Pool)
 		if l := p.last[key]; !now && l.state == state && r.At.Sub(l.at) < publishEvery {
 			continue
 		}
-		raw, err := json.Marshal(r)
-		if err != nil {
-			return fmt.Errorf("writing the record of pool %s: %w", r.Pool.Name, err)
-		}
-		if _, err := p.blobs.Put(ctx, key, bytes.NewReader(raw)); err != nil {
-			return fmt.Errorf("publishing pool %s: %w", r.Pool.Name, err)
+		if err := p.write(ctx, r); err != nil {
+			return err
 		}
 		p.last[key] = published{state: state, at: r.At}
 	}
@@ -164,6 +173,6 @@ func (p *Publisher) keep(ctx context.Context, s backend.Server) (string, error) 
 	return blob.Key, nil
 }
 
-func (p *Publisher) key(b backend.Backend) string {
-	return recordPrefix + b.Pool().Name + "/" + p.worker + ".json"
+func (p *Publisher) key(pool backend.Pool) string {
+	return recordPrefix + pool.Name + "/" + p.worker + ".json"
 }

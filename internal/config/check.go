@@ -26,6 +26,9 @@ func (c *Config) check() error {
 	if slices.Contains(c.Backends, "url") && len(c.ComfyURLs) == 0 {
 		return &Error{"COMFYUI_URLS", "", "COMFYD_BACKEND=url needs the addresses of ComfyUI servers, such as http://127.0.0.1:8188"}
 	}
+	if c.Site != "" && !siteName.MatchString(c.Site) {
+		return &Error{"COMFYD_SITE", c.Site, "up to 40 lower-case letters, digits and dashes"}
+	}
 	for _, u := range c.ComfyURLs {
 		if !isHTTP(u) {
 			return &Error{"COMFYUI_URLS", withoutLogin(u), "an address such as http://127.0.0.1:8188, or several separated by commas"}
@@ -55,6 +58,7 @@ func (c *Config) check() error {
 		{"COMFYD_START_TIMEOUT", c.StartTimeout, time.Second, 7 * 24 * time.Hour},
 		{"COMFYD_RUN_TIMEOUT", c.RunTimeout, time.Second, 24 * time.Hour},
 		{"COMFYD_STALL_TIMEOUT", c.StallTimeout, 5 * time.Second, 24 * time.Hour},
+		{"COMFYD_POOL_TIMEOUT", c.PoolTimeout, 5 * time.Second, 24 * time.Hour},
 	} {
 		if time.Duration(d.d) < d.min || time.Duration(d.d) > d.max {
 			return &Error{d.name, time.Duration(d.d).String(), fmt.Sprintf("from %s to %s", d.min, d.max)}
@@ -70,6 +74,7 @@ func (c *Config) check() error {
 }
 
 var (
+	siteName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 	modalName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
 	modalGPU  = regexp.MustCompile(`^[A-Za-z0-9-]{1,32}[!+]?(:[1-8])?$`)
 )

@@ -33,6 +33,7 @@ type Config struct {
 
 	Backends    []string `env:"COMFYD_BACKEND" envDefault:"local"`
 	ComfyURLs   []string `env:"COMFYUI_URLS"`
+	Site        string   `env:"COMFYD_SITE"`
 	ComfyDir    string   `env:"COMFYUI_DIR"`
 	ComfyPython string   `env:"COMFYUI_PYTHON"`
 	ComfyArgs   []string `env:"COMFYUI_ARGS" envSeparator:" "`
@@ -47,6 +48,7 @@ type Config struct {
 	StartTimeout Duration `env:"COMFYD_START_TIMEOUT" envDefault:"1h"`
 	RunTimeout   Duration `env:"COMFYD_RUN_TIMEOUT" envDefault:"30m"`
 	StallTimeout Duration `env:"COMFYD_STALL_TIMEOUT" envDefault:"10m"`
+	PoolTimeout  Duration `env:"COMFYD_POOL_TIMEOUT" envDefault:"1m"`
 
 	TemporalAddress   string `env:"TEMPORAL_ADDRESS"`
 	TemporalNamespace string `env:"TEMPORAL_NAMESPACE" envDefault:"default"`
