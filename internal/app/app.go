@@ -114,7 +114,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		w := worker.New(worker.Options{
 			Client: temporal, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
 			GoneAfter: time.Duration(a.config.PoolTimeout),
-			Fatal: func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
+			Fatal:     func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
 		})
 		if err := w.Start(); err != nil {
 			return err
