@@ -45,6 +45,7 @@ type Options struct {
 	Publisher *catalog.Publisher
 	Directory *catalog.Directory
 	Limits    activities.Limits
+	Sweep     SweepOptions
 	// Fatal is told when a worker can serve its queue no longer, such as when its namespace is gone.
 	Fatal func(error)
 	Log   logrus.FieldLogger
@@ -56,6 +57,7 @@ type Worker struct {
 	activities *activities.Activities
 	publisher  *catalog.Publisher
 	fatal      func(error)
+	schedule   func() // the sweep
 }
 
 // New prepares the workers; nothing is polled before Start.
@@ -72,6 +74,8 @@ func New(o Options) *Worker {
 	register(jobs, comfy.ActivityWarmUp, a.WarmUp)
 	register(jobs, comfy.ActivityCollect, a.Collect)
 	register(jobs, comfy.ActivityStop, a.Stop)
+	registerSweep(jobs, o)
+	w.schedule = func() { scheduleSweep(o.Client, o.Log) }
 	for _, b := range o.Backends {
 		p := b.Pool()
 		register(w.add(o.Client, comfy.PromptTaskQueue(p.Name), worker.Options{
@@ -118,6 +122,7 @@ func (w *Worker) Start() error {
 			return fmt.Errorf("starting the workers: %w", err)
 		}
 	}
+	w.schedule()
 	return nil
 }
 
