@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -32,8 +33,6 @@ const (
 	longestRun = 25 * time.Hour
 	// catalogAge is how old a catalogue must be that no worker names. Workers renew those that they use each hour.
 	catalogAge = 24 * time.Hour
-	// sweepBeat is how often a sweep says where it is.
-	sweepBeat = time.Second
 )
 
 // SweepOptions are what a [Sweeper] works with.
@@ -67,7 +66,7 @@ func NewSweeper(o SweepOptions) *Sweeper {
 
 // Swept is what a sweep has removed.
 type Swept struct {
-	Removals int   `json:"removals"` // deleted jobs whose removal had been interrupted
+	Removals int   `json:"removals"` // of deleted jobs, that are complete now
 	Outputs  int   `json:"outputs"`
 	Inputs   int   `json:"inputs"`
 	Graphs   int   `json:"graphs"`
@@ -89,10 +88,11 @@ type sweep struct {
 	ctx       context.Context
 	now       time.Time
 	retention time.Duration
-	place     place
-	beaten    time.Time
 	job       string // whose outputs are being looked at
 	forgotten bool   // by Temporal
+
+	mu    sync.Mutex // the heartbeat reads it, too
+	place place
 }
 
 // Sweep removes outputs whose jobs Temporal has forgotten, inputs, graphs and catalogues that nobody uses, and finishes
@@ -108,24 +108,29 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the retention of namespace %s: %w", s.o.Namespace, err)
 	}
+	defer each(heartbeatEvery, func(time.Time) {
+		w.mu.Lock()
+		at := w.place
+		w.mu.Unlock()
+		activity.RecordHeartbeat(ctx, at)
+	})()
 	w.retention = namespace.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
 	if w.retention <= 0 {
 		return nil, fmt.Errorf("namespace %s has no retention", s.o.Namespace)
 	}
 	if ours, err := w.owned(namespace.GetNamespaceInfo().GetId()); err != nil || !ours {
-		w.place.Swept.Skipped = err == nil
-		return &w.place.Swept, err
+		return &Swept{Skipped: err == nil}, err
 	}
 	finished, unfinished := s.remover.Finish(ctx, w.now)
-	w.place.Swept.Removals += finished
+	w.count(func(n *Swept) { n.Removals += finished })
 	for _, part := range []struct {
 		prefix string
 		look   func(comfy.Blob) error
 	}{
 		// In the order of their names, by which a later attempt finds its place.
 		{"catalogs/", w.catalogs()},
-		{"graphs/", w.input(&w.place.Swept.Graphs)},
-		{"inputs/", w.input(&w.place.Swept.Inputs)},
+		{"graphs/", w.input(func(n *Swept) { n.Graphs++ })},
+		{"inputs/", w.input(func(n *Swept) { n.Inputs++ })},
 		{comfy.OutputRoot, w.output},
 	} {
 		if err := w.walk(part.prefix, part.look); err != nil {
@@ -135,10 +140,17 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 	if unfinished != nil {
 		return nil, unfinished
 	}
-	if n := w.place.Swept; n != (Swept{}) {
-		s.o.Log.WithField("swept", n).Info("the store was swept")
+	swept := w.place.Swept
+	if swept != (Swept{}) {
+		s.o.Log.WithField("swept", swept).Info("the store was swept")
 	}
-	return &w.place.Swept, nil
+	return &swept, nil
+}
+
+func (w *sweep) count(f func(*Swept)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f(&w.place.Swept)
 }
 
 // owned tells whether the store is this namespace's; the first one that sweeps it takes it.
@@ -179,24 +191,26 @@ func (w *sweep) walk(prefix string, look func(comfy.Blob) error) error {
 		if b.Key <= w.place.After {
 			continue
 		}
+		select {
+		case <-activity.GetWorkerStopChannel(w.ctx):
+			return errStopping
+		default:
+		}
 		if err := look(b); err != nil {
 			return err
 		}
+		w.mu.Lock()
 		w.place.After = b.Key
-		if time.Since(w.beaten) >= sweepBeat {
-			w.beaten = time.Now()
-			activity.RecordHeartbeat(w.ctx, w.place)
-		}
+		w.mu.Unlock()
 	}
 	return w.ctx.Err()
 }
 
 // remove takes an object away unless it has been stored anew.
-func (w *sweep) remove(b comfy.Blob, count *int) error {
+func (w *sweep) remove(b comfy.Blob, count func(*Swept)) error {
 	gone, err := removal.RemoveUnchanged(w.ctx, w.o.Store, b)
 	if gone && err == nil {
-		*count++
-		w.place.Swept.Bytes += b.Size
+		w.count(func(n *Swept) { n.Bytes += b.Size; count(n) })
 	}
 	return err
 }
@@ -213,7 +227,7 @@ func (w *sweep) output(b comfy.Blob) error {
 		if age <= w.retention+w.longestLife() {
 			return nil
 		}
-		return w.remove(b, &w.place.Swept.Outputs)
+		return w.remove(b, func(n *Swept) { n.Outputs++ })
 	}
 	if id != w.job {
 		_, err := w.o.Temporal.DescribeWorkflowExecution(w.ctx, id, "")
@@ -226,7 +240,7 @@ func (w *sweep) output(b comfy.Blob) error {
 	if !w.forgotten {
 		return nil
 	}
-	return w.remove(b, &w.place.Swept.Outputs)
+	return w.remove(b, func(n *Swept) { n.Outputs++ })
 }
 
 // longestLife is how long a job may be open.
@@ -234,7 +248,7 @@ func (w *sweep) longestLife() time.Duration { return w.o.Start + longestRun }
 
 // input looks at one input file or graph. Each use renews it, so an old one has no job that is known; Temporal is asked
 // all the same, for jobs that were started with longer limits.
-func (w *sweep) input(count *int) func(comfy.Blob) error {
+func (w *sweep) input(count func(*Swept)) func(comfy.Blob) error {
 	return func(b comfy.Blob) error {
 		if w.now.Sub(b.Modified) <= w.retention+w.longestLife() {
 			return nil
@@ -262,6 +276,6 @@ func (w *sweep) catalogs() func(comfy.Blob) error {
 		if named[b.Key] {
 			return nil
 		}
-		return w.remove(b, &w.place.Swept.Catalogs)
+		return w.remove(b, func(n *Swept) { n.Catalogs++ })
 	}
 }

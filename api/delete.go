@@ -8,7 +8,6 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	commonpb "go.temporal.io/api/common/v1"
-	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/converter"
 
@@ -70,18 +69,41 @@ func (s *Server) forgetJob(c *fiber.Ctx, j *job) error {
 		return err
 	}
 	err = s.remover.Remove(ctx, removal.Job{ID: j.id, RunID: j.runID, Tenant: j.tenant, Started: j.status.CreatedAt, Inputs: inputs})
-	if err != nil && !errors.Is(err, removal.ErrFilesLeft) {
-		return removalError(err)
+	if err != nil && !errors.Is(err, removal.ErrUnfinished) {
+		return storeError(err)
 	}
 	if err != nil {
-		requestLog(s.log, c).WithError(err).Warn("a deleted job's files stay until the next sweep")
+		requestLog(s.log, c).WithError(err).Warn("a sweep has to finish the deletion of a job")
 	}
-	// A read that began before must not bring it back.
 	s.deleted.Add(j.runID, struct{}{})
 	s.closed.forget(j)
 	s.open.forget(j.id)
 	s.reads.Forget(j.id)
 	return nil
+}
+
+// isDeleted tells whether a run was deleted, here or by another replica, though Temporal may know it still. Where the
+// store does not answer, it was not: its outputs cannot be had then either.
+func (s *Server) isDeleted(ctx context.Context, id, runID string) bool {
+	if s.deleted.Contains(runID) {
+		return true
+	}
+	deleted, err := s.remover.Deleted(ctx, id, runID)
+	if err != nil {
+		s.log.WithError(err).WithField("call_id", id).Debug("cannot tell whether the job was deleted")
+	}
+	if deleted {
+		s.deleted.Add(runID, struct{}{})
+	}
+	return deleted
+}
+
+// explainLoss tells an output that went with its job from one that was lost.
+func (s *Server) explainLoss(j *job, err error) error {
+	if asError(err).Code == CodeOutputLost && !s.known(j) {
+		return notFound().because(err)
+	}
+	return err
 }
 
 // inputsOf reads from Temporal which objects of the store a job was given. Those of a child that another team has
@@ -104,16 +126,4 @@ func (s *Server) inputsOf(ctx context.Context, j *job) ([]string, error) {
 		return nil, failf(CodeInternal, "The job's input cannot be read.").because(err)
 	}
 	return storedKeys(&request), nil
-}
-
-// removalError words why a job is still there.
-func removalError(err error) error {
-	var temporal serviceerror.ServiceError
-	switch {
-	case errors.Is(err, removal.ErrStillKnown):
-		return failf(CodeUnavailable, "Temporal has not forgotten the job yet. Repeat the request.").because(err)
-	case errors.As(err, &temporal):
-		return temporalError(err)
-	}
-	return storeError(err)
 }

@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/converter"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/comfyd/comfyd/comfy"
 )
@@ -64,7 +65,7 @@ func (s *Server) list(c *fiber.Ctx) error {
 		if err != nil {
 			return temporalError(err)
 		}
-		for _, info := range found.GetExecutions() {
+		for _, info := range s.present(ctx, found.GetExecutions()) {
 			if s.lists(info, tenant, f) {
 				body.Jobs = append(body.Jobs, s.entry(c, info))
 			}
@@ -86,7 +87,7 @@ func (s *Server) lists(info *workflow.WorkflowExecutionInfo, tenant string, f *f
 	if sub, ok := submissionOf(info); ok {
 		owner = sub.Tenant
 	}
-	if owner != tenant || s.deleted.Contains(info.GetExecution().GetRunId()) {
+	if owner != tenant {
 		return false
 	}
 	labels := keywords(info, comfy.AttrMetadata)
@@ -96,6 +97,29 @@ func (s *Server) lists(info *workflow.WorkflowExecutionInfo, tenant string, f *f
 		}
 	}
 	return true
+}
+
+// present leaves out the jobs that were deleted and that Temporal still lists, for up to a minute.
+func (s *Server) present(ctx context.Context, all []*workflow.WorkflowExecutionInfo) []*workflow.WorkflowExecutionInfo {
+	deleted := make([]bool, len(all))
+	var group errgroup.Group
+	group.SetLimit(statsAtOnce)
+	for i, info := range all {
+		if !isOpen(info.GetStatus()) {
+			group.Go(func() error {
+				deleted[i] = s.isDeleted(ctx, info.GetExecution().GetWorkflowId(), info.GetExecution().GetRunId())
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // none fails
+	var there []*workflow.WorkflowExecutionInfo
+	for i, info := range all {
+		if !deleted[i] {
+			there = append(there, info)
+		}
+	}
+	return there
 }
 
 func (s *Server) entry(c *fiber.Ctx, info *workflow.WorkflowExecutionInfo) listEntry {

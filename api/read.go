@@ -66,14 +66,14 @@ func (s *Server) job(id, tenant string) (*job, error) {
 }
 
 // known asks Temporal whether it still knows a job that is told from memory: one question for all who ask at a time.
-// While Temporal does not answer, what is remembered counts.
+// While Temporal and the store do not answer, what is remembered counts.
 func (s *Server) known(j *job) bool {
 	there, _, _ := s.rechecks.Do(j.runID, func() (any, error) {
 		ctx, cancel := context.WithTimeout(s.life, recheckTimeout)
 		defer cancel()
 		_, err := s.temporal.DescribeWorkflowExecution(ctx, j.id, j.runID)
 		var gone *serviceerror.NotFound
-		if errors.As(err, &gone) {
+		if errors.As(err, &gone) || s.isDeleted(ctx, j.id, j.runID) {
 			s.closed.forget(j)
 			return false, nil
 		}
@@ -119,6 +119,9 @@ func (s *Server) read(id string) (*job, error) {
 		j.tenant, j.submitted = sub.Tenant, true
 	}
 	if !isOpen(info.GetStatus()) {
+		if s.isDeleted(ctx, id, j.runID) {
+			return nil, notFound()
+		}
 		if err := s.readEnd(ctx, j, described); err != nil {
 			return nil, err
 		}

@@ -17,54 +17,77 @@ import (
 const (
 	// notes is where the notes lie.
 	notes = "removals/"
-	// patience is what whoever has written a note gets to carry it out before anybody else does.
+	// patience is how long a note lies before a sweep looks at it: its writer is at work, Temporal takes a minute to
+	// forget, and a worker that has not noticed the job's end may store one more output.
 	patience = 10 * time.Minute
-	// maxNote bounds what is read back: a job has 3,000 outputs at most.
-	maxNote = 16 << 20
+	// maxNote bounds what is read back.
+	maxNote = 1 << 20
 )
 
-// key holds the run as well: a job that has the same ID later gets a note of its own.
-func (n *Note) key() string {
-	return notes + strings.TrimPrefix(comfy.OutputPrefix(n.ID), comfy.OutputRoot) + n.RunID
+// key holds the run as well: a later job of the same ID is another one.
+func (j *Job) key() string {
+	return notes + strings.TrimPrefix(comfy.OutputPrefix(j.ID), comfy.OutputRoot) + j.RunID
 }
 
-func (r *Remover) write(ctx context.Context, n *Note) error {
-	raw, err := json.Marshal(n)
+func (r *Remover) write(ctx context.Context, j *Job) error {
+	raw, err := json.Marshal(j)
 	if err != nil {
-		return fmt.Errorf("noting the removal of job %s: %w", n.ID, err)
+		return fmt.Errorf("noting the removal of job %s: %w", j.ID, err)
 	}
-	if _, err := r.Store.Put(ctx, n.key(), bytes.NewReader(raw)); err != nil {
-		return fmt.Errorf("noting the removal of job %s: %w", n.ID, err)
+	if _, err := r.Store.Put(ctx, j.key(), bytes.NewReader(raw)); err != nil {
+		return fmt.Errorf("noting the removal of job %s: %w", j.ID, err)
 	}
 	return nil
 }
 
-// Finish carries out the notes that have lain since before now for longer than their writers need, and says how many.
-// One that cannot be carried out does not keep the others.
-func (r *Remover) Finish(ctx context.Context, now time.Time) (done int, err error) {
+// Finish looks after the notes that have lain for long at the time now, and says how many it has closed. One that cannot
+// be carried out does not keep the others.
+func (r *Remover) Finish(ctx context.Context, now time.Time) (closed int, err error) {
 	var failed []error
 	for b, err := range r.Store.List(ctx, notes) {
 		if err != nil {
-			return done, fmt.Errorf("listing removals: %w", errors.Join(append(failed, err)...))
+			return closed, errors.Join(append(failed, fmt.Errorf("listing removals: %w", err))...)
 		}
 		if now.Sub(b.Modified) < patience {
 			continue
 		}
-		n, err := r.read(ctx, b.Key)
-		if err == nil {
-			err = r.carryOut(ctx, n)
+		done, err := r.finish(ctx, b.Key)
+		if done {
+			closed++
 		}
-		switch {
-		case err == nil:
-			done++
-		case !errors.Is(err, fs.ErrNotExist): // its writer was alive after all
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // another sweep was faster
 			failed = append(failed, err)
 		}
 	}
-	return done, errors.Join(failed...)
+	return closed, errors.Join(failed...)
 }
 
-func (r *Remover) read(ctx context.Context, key string) (_ *Note, err error) {
+// finish goes on with one removal, and closes it when Temporal has forgotten the run. From then on the ID is free: where
+// a new job has it, the outputs that are there are that one's.
+func (r *Remover) finish(ctx context.Context, key string) (bool, error) {
+	j, err := r.read(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	if known, err := r.known(ctx, j.ID, j.RunID); err != nil {
+		return false, err
+	} else if known {
+		return false, r.carryOut(ctx, j)
+	}
+	reused, err := r.known(ctx, j.ID, "")
+	if err == nil && !reused {
+		err = r.removeOutputs(ctx, j)
+	}
+	if err == nil {
+		err = r.removeInputs(ctx, j)
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, r.Store.Delete(ctx, key)
+}
+
+func (r *Remover) read(ctx context.Context, key string) (_ *Job, err error) {
 	body, err := r.Store.Open(ctx, key, 0, -1)
 	if err != nil {
 		return nil, fmt.Errorf("reading the removal %s: %w", key, err)
@@ -74,12 +97,12 @@ func (r *Remover) read(ctx context.Context, key string) (_ *Note, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the removal %s: %w", key, err)
 	}
-	var n Note
-	if err := json.Unmarshal(raw, &n); err != nil {
+	var j Job
+	if err := json.Unmarshal(raw, &j); err != nil {
 		return nil, fmt.Errorf("the removal %s cannot be read: %w", key, err)
 	}
-	if n.ID == "" || n.RunID == "" || n.key() != key { // an empty run ID would mean whichever run there is
+	if j.ID == "" || j.RunID == "" || j.key() != key { // an empty run ID would mean whichever run there is
 		return nil, fmt.Errorf("the removal %s names another job than its own", key)
 	}
-	return &n, nil
+	return &j, nil
 }
