@@ -25,7 +25,7 @@ import (
 // Temporal is what a removal needs of Temporal; client.Client satisfies it.
 type Temporal interface {
 	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
-	CountWorkflow(ctx context.Context, request *workflowservice.CountWorkflowExecutionsRequest) (*workflowservice.CountWorkflowExecutionsResponse, error)
+	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
 	WorkflowService() workflowservice.WorkflowServiceClient
 }
 
@@ -37,6 +37,9 @@ type Store interface {
 	Delete(ctx context.Context, key string) error
 	List(ctx context.Context, prefix string) iter.Seq2[comfy.Blob, error]
 }
+
+// usersAtOnce is how many jobs that name an object are looked at.
+const usersAtOnce = 20
 
 // Remover removes jobs.
 type Remover struct {
@@ -167,12 +170,22 @@ func (r *Remover) Named(ctx context.Context, key, tenant string) (bool, error) {
 	return r.any(ctx, visibility.Names(key, tenant))
 }
 
+// any tells whether Temporal lists a job that has not been deleted. Where it lists many that have been, the answer is
+// yes: the next sweep asks again.
 func (r *Remover) any(ctx context.Context, query string) (bool, error) {
-	count, err := r.Temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: r.Namespace, Query: query})
+	found, err := r.Temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+		Namespace: r.Namespace, PageSize: usersAtOnce, Query: query,
+	})
 	if err != nil {
 		return true, fmt.Errorf("asking Temporal which jobs use an object of the store: %w", err)
 	}
-	return count.GetCount() > 0, nil
+	for _, info := range found.GetExecutions() {
+		deleted, err := r.Deleted(ctx, info.GetExecution().GetWorkflowId(), info.GetExecution().GetRunId())
+		if err != nil || !deleted {
+			return true, err
+		}
+	}
+	return len(found.GetNextPageToken()) > 0 && len(found.GetExecutions()) == usersAtOnce, nil
 }
 
 // known tells whether Temporal knows a run, or with an empty runID any run of the ID.
