@@ -51,7 +51,7 @@ func (s *Server) remove(c *fiber.Ctx) error {
 
 func (s *Server) cancelAndWait(j *job) (*job, error) {
 	now, err := s.requestCancel(j)
-	if err != nil || now.ended() || !s.awaitEnd(now, deleteWait) {
+	if err != nil || now.ended() || !s.awaitEnd(now, s.deleteWait) {
 		return now, err
 	}
 	return s.freshJob(j.id, j.tenant)
