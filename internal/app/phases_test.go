@@ -77,12 +77,15 @@ func (d *double) temporal() client.Client {
 	return c
 }
 
+// sweepID is the sweep's that a test runs.
+const sweepID = "sweep-of-the-tests"
+
 // sweep runs the sweep as its schedule would, and returns what it says.
 func (d *double) sweep() map[string]any {
 	d.t.Helper()
 	ctx, done := context.WithTimeout(context.Background(), time.Minute)
 	defer done()
-	run, err := d.temporal().ExecuteWorkflow(ctx, client.StartWorkflowOptions{TaskQueue: "comfyui"}, workflows.SweepName)
+	run, err := d.temporal().ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: sweepID, TaskQueue: "comfyui"}, workflows.SweepName)
 	require.NoError(d.t, err)
 	var swept map[string]any
 	require.NoError(d.t, run.Get(ctx, &swept))
