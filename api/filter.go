@@ -39,20 +39,17 @@ type filter struct {
 func readFilter(c *fiber.Ctx) (*filter, error) {
 	f := &filter{limit: defaultListLimit}
 	seen := map[string]bool{}
-	var failed error
-	c.Context().QueryArgs().VisitAll(func(k, v []byte) {
-		name, value := string(k), string(v)
-		if failed != nil {
-			return
-		}
+	for k, v := range c.Context().QueryArgs().All() {
+		name := string(k)
 		if seen[name] && name != "metadata" {
-			failed = failf(CodeInvalidRequest, "%s stands twice in the address.", shorten(name))
-			return
+			return nil, failf(CodeInvalidRequest, "%s stands twice in the address.", shorten(name))
 		}
 		seen[name] = true
-		failed = f.set(name, value)
-	})
-	return f, failed
+		if err := f.set(name, string(v)); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
 }
 
 func (f *filter) set(name, value string) (err error) {

@@ -136,11 +136,13 @@ func TestDeleteFreesItsKey(t *testing.T) {
 func TestDeleteOnAnotherReplica(t *testing.T) {
 	d := onDouble(t, nil)
 	t.Setenv("TEMPORAL_ADDRESS", d.app.TemporalAddress)
-	replica := startAs(t, app.API, map[string]string{"TEMPORAL_ADDRESS": d.app.TemporalAddress, "COMFYD_STORE_URL": "file://" + d.blobs, "COMFYD_BACKEND": "local"})
+	replica := startAs(t, app.API, map[string]string{"TEMPORAL_ADDRESS": d.app.TemporalAddress, "COMFYD_STORE_URL": "file://" + d.blobs, "COMFYD_BACKEND": "local", "COMFYD_RETENTION": "2h"})
 	ids := []string{d.submit(map[string]any{"workflow": graph(91, "r")}), d.submit(map[string]any{"workflow": graph(92, "r")})}
 	for _, id := range ids {
 		d.finish(id)
-		require.Equal(t, "COMPLETED", replica.finish(id)["status"], "and it is in the replica's memory")
+		st := replica.finish(id)
+		require.Equal(t, "COMPLETED", st["status"], "and it is in the replica's memory")
+		require.Equal(t, 7*24*time.Hour, at(t, st["expires_at"]).Sub(at(t, st["ended_at"])), "the namespace's retention, not the replica's setting")
 	}
 	began := time.Now()
 	d.delete(ids[0])
