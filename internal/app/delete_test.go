@@ -3,6 +3,7 @@ package app_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -285,4 +286,18 @@ func TestRetention(t *testing.T) {
 		s, err := schedule.Describe(t.Context())
 		return err == nil && s.Info.NumActions > done && len(s.Info.RunningWorkflows) == 0
 	}, 20*time.Second, 100*time.Millisecond, "the schedule runs it")
+}
+
+// TestManyInputsFit: the marks of the most inputs that a job may have, and of its graph, fit into Temporal's attribute.
+func TestManyInputsFit(t *testing.T) {
+	d := onDouble(t, nil)
+	var images []any
+	for n := range 128 {
+		images = append(images, map[string]any{"name": fmt.Sprintf("%d.png", n), "image": base64.StdEncoding.EncodeToString([]byte{byte(n), 1})})
+	}
+	id := d.submit(map[string]any{"workflow": large(7), "images": images})
+	require.Equal(t, "COMPLETED", d.finish(id)["status"])
+	require.Len(t, d.stored("inputs/", "graphs/"), 129)
+	d.delete(id)
+	require.Empty(t, d.stored())
 }
