@@ -76,7 +76,7 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 		case <-run.Done():
 		}
 	}()
-	rec := newRecorder(run, a.o.Store, outputPrefix(in.Job.ID), in.Earlier)
+	rec := newRecorder(run, a.o.Store, comfy.OutputPrefix(in.Job.ID), in.Earlier)
 	// To the very end: stopping a prompt takes longer than the heartbeat timeout.
 	defer rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})()
 	out, err := a.carry(run, in.Job, b, p, rec)

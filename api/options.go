@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/url"
 	"regexp"
 	"time"
@@ -24,6 +25,8 @@ type Temporal interface {
 	CancelWorkflow(ctx context.Context, workflowID, runID string) error
 	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
 	QueryWorkflowWithOptions(ctx context.Context, request *client.QueryWorkflowWithOptionsRequest) (*client.QueryWorkflowWithOptionsResponse, error)
+	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
+	WorkflowService() workflowservice.WorkflowServiceClient
 	CheckHealth(ctx context.Context, request *client.CheckHealthRequest) (*client.CheckHealthResponse, error)
 }
 
@@ -34,6 +37,12 @@ type Store interface {
 	// Open reads length bytes from offset; a negative length means up to the end.
 	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 	Stat(ctx context.Context, key string) (comfy.Blob, error)
+	// Touch brings an object's Modified up to the present.
+	Touch(ctx context.Context, key string) error
+	Put(ctx context.Context, key string, r io.Reader) (comfy.Blob, error)
+	// Delete removes an object; one that is not there is no error.
+	Delete(ctx context.Context, key string) error
+	List(ctx context.Context, prefix string) iter.Seq2[comfy.Blob, error]
 	// Ping tells whether the store can be reached.
 	Ping(ctx context.Context) error
 }
@@ -56,7 +65,7 @@ type Key struct {
 // Options of a [Server]. Temporal, Store, Catalogs, Keys, SigningKey and Log must be set.
 type Options struct {
 	Temporal  Temporal
-	Namespace string // Temporal's, for messages
+	Namespace string // Temporal's; it must be the one that Temporal is connected to
 	Store     Store
 	Catalogs  Catalogs
 	// Keys that open the API; at least one.

@@ -13,8 +13,11 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/comfyd/comfyd/internal/removal"
 )
 
 // Limits of one connection.
@@ -37,12 +40,16 @@ type Server struct {
 	signer   *signer
 	now      func() time.Time
 
-	closed  *closedJobs
-	open    *openJobs
-	reads   singleflight.Group
-	waiters atomic.Int64
-	memory  *budget
-	ready   readiness
+	closed     *closedJobs
+	open       *openJobs
+	deleted    *lru.Cache[string, struct{}] // runs
+	reads      singleflight.Group
+	rechecks   singleflight.Group
+	remover    *removal.Remover
+	waiters    atomic.Int64
+	memory     *budget
+	deleteWait time.Duration // how long a DELETE holds for a job to end that it has canceled
+	ready      readiness
 
 	// life ends when the last response is out; draining ends when the server begins to stop, so that nobody holds it up.
 	life     context.Context
@@ -66,8 +73,14 @@ func New(o Options) (*Server, error) {
 		signer: newSigner(o.SigningKey, o.Keys, o.DefaultTenant),
 		now:    time.Now,
 		closed: newClosedJobs(), open: newOpenJobs(),
-		memory: newBudget(bodiesInMemory * o.BodyLimit),
+		memory: newBudget(bodiesInMemory * o.BodyLimit), deleteWait: deleteWait,
 	}
+	deleted, err := lru.New[string, struct{}](maxDeleted)
+	if err != nil {
+		return nil, err
+	}
+	s.deleted = deleted
+	s.remover = &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, Store: o.Store}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(s.life)
 	s.build()

@@ -5,11 +5,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
@@ -20,6 +25,8 @@ type fakeStore struct {
 	mu      sync.Mutex
 	objects map[string][]byte
 	err     error
+	times   map[string]time.Time
+	putErr  error
 	sizes   map[string]int64 // endless objects of this size, for large downloads
 	opened  atomic.Int64
 }
@@ -40,7 +47,7 @@ func (f *fakeStore) put(prefix string, raw []byte) comfy.Blob {
 	key := prefix + hex.EncodeToString(sum[:])
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.objects[key] = raw
+	f.objects[key], f.times[key] = raw, time.Now()
 	return comfy.Blob{Key: key, Size: int64(len(raw)), SHA256: hex.EncodeToString(sum[:])}
 }
 
@@ -78,7 +85,58 @@ func (f *fakeStore) Stat(_ context.Context, key string) (comfy.Blob, error) {
 	if !ok {
 		return comfy.Blob{}, fmt.Errorf("stat %s: %w", key, fs.ErrNotExist)
 	}
+	return comfy.Blob{Key: key, Size: int64(len(raw)), Modified: f.times[key]}, nil
+}
+
+func (f *fakeStore) Touch(ctx context.Context, key string) error {
+	if _, err := f.Stat(ctx, key); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.times[key] = time.Now()
+	return nil
+}
+
+func (f *fakeStore) Put(_ context.Context, key string, r io.Reader) (comfy.Blob, error) {
+	raw, err := io.ReadAll(r)
+	if err = errors.Join(err, f.err, f.putErr); err != nil {
+		return comfy.Blob{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.objects[key], f.times[key] = raw, time.Now()
 	return comfy.Blob{Key: key, Size: int64(len(raw))}, nil
+}
+
+func (f *fakeStore) Delete(_ context.Context, key string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.objects, key)
+	return f.err
+}
+
+func (f *fakeStore) List(ctx context.Context, prefix string) iter.Seq2[comfy.Blob, error] {
+	return func(yield func(comfy.Blob, error) bool) {
+		for _, key := range f.keys(prefix) {
+			if b, err := f.Stat(ctx, key); !yield(b, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (f *fakeStore) keys(prefix string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var keys []string
+	for key := range f.objects {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 func (f *fakeStore) Ping(context.Context) error { return f.err }

@@ -158,7 +158,7 @@ func (s *Server) claim(j *newJob) error {
 		Metadata: j.sub.metadata, ExtraPNGInfo: j.sub.extraPNGInfo, StripMetadata: j.sub.stripMetadata,
 	}
 	if len(j.request.Workflow) > claimCheck {
-		blob, err := s.store.PutHashed(ctx, "graphs/"+j.tenant+"/", bytes.NewReader(j.request.Workflow))
+		blob, err := s.store.PutHashed(ctx, comfy.GraphPrefix(j.tenant), bytes.NewReader(j.request.Workflow))
 		if err != nil {
 			return storeError(err)
 		}
@@ -185,7 +185,10 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 	if j.sub.timeoutSeconds > 0 {
 		run = time.Duration(j.sub.timeoutSeconds) * time.Second
 	}
-	attributes := []temporal.SearchAttributeUpdate{temporal.NewSearchAttributeKeyKeyword(comfy.AttrTenant).ValueSet(j.tenant)}
+	attributes := []temporal.SearchAttributeUpdate{
+		temporal.NewSearchAttributeKeyKeyword(comfy.AttrTenant).ValueSet(j.tenant),
+		temporal.NewSearchAttributeKeyKeywordList(comfy.AttrInputs).ValueSet(marks(&j.request)),
+	}
 	if len(j.sub.metadata) > 0 {
 		attributes = append(attributes, temporal.NewSearchAttributeKeyKeywordList(comfy.AttrMetadata).ValueSet(labels(j.sub.metadata)))
 	}

@@ -61,7 +61,7 @@ func TestSubmitStartsTheWorkflow(t *testing.T) {
 		names = append(names, fmt.Sprintf("%s=%v", key.GetName(), value))
 	}
 	slices.Sort(names)
-	require.Equal(t, []string{"ComfyMetadata=[a=1 b=2]", "ComfyTenant=a"}, names)
+	require.Equal(t, []string{"ComfyInputs=[none]", "ComfyMetadata=[a=1 b=2]", "ComfyTenant=a"}, names)
 }
 
 func TestSubmitTakesTheGraphAsText(t *testing.T) {

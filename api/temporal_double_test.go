@@ -8,9 +8,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -19,6 +21,7 @@ import (
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/workflow"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -61,6 +64,11 @@ type fakeTemporal struct {
 	describes atomic.Int64
 	queries   atomic.Int64
 	gets      atomic.Int64
+
+	lists     func(*workflowservice.ListWorkflowExecutionsRequest) *workflowservice.ListWorkflowExecutionsResponse
+	queried   []*workflowservice.ListWorkflowExecutionsRequest
+	lingers   bool // it goes on to know what was deleted
+	deleteErr error
 }
 
 func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflowOptions, name any, args ...any) (client.WorkflowRun, error) {
@@ -86,6 +94,7 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflow
 		return nil, err
 	}
 	run := newRun(o.ID, name.(string))
+	run.info.Execution.RunId = uuid.NewString()
 	run.info.Memo = &commonpb.Memo{Fields: memo}
 	run.options = o
 	f.runs[o.ID] = run
@@ -187,6 +196,58 @@ func (f *fakeTemporal) QueryWorkflowWithOptions(ctx context.Context, q *client.Q
 		return nil, err
 	}
 	return &client.QueryWorkflowWithOptionsResponse{QueryResult: client.NewValue(payloads)}, nil
+}
+
+// ListWorkflow lists in one page what the test says, and notes what it was asked.
+func (f *fakeTemporal) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queried = append(f.queried, r)
+	if f.err != nil {
+		return nil, f.err
+	}
+	if f.lists == nil {
+		return &workflowservice.ListWorkflowExecutionsResponse{}, nil
+	}
+	return f.lists(r), nil
+}
+
+func (f *fakeTemporal) WorkflowService() workflowservice.WorkflowServiceClient {
+	return fakeService{f: f}
+}
+
+// fakeService is the part of Temporal that its Go client has no methods for.
+type fakeService struct {
+	workflowservice.WorkflowServiceClient
+	f *fakeTemporal
+}
+
+// DeleteWorkflowExecution forgets a run at once, unless the double lingers.
+func (s fakeService) DeleteWorkflowExecution(_ context.Context, r *workflowservice.DeleteWorkflowExecutionRequest, _ ...grpc.CallOption) (*workflowservice.DeleteWorkflowExecutionResponse, error) {
+	id := r.GetWorkflowExecution().GetWorkflowId()
+	if _, err := s.f.get(id); err != nil {
+		return nil, err
+	}
+	if err := s.f.deleteErr; err != nil {
+		return nil, err
+	}
+	if !s.f.lingers {
+		s.f.set(id, nil)
+	}
+	return &workflowservice.DeleteWorkflowExecutionResponse{}, nil
+}
+
+func (s fakeService) GetWorkflowExecutionHistory(_ context.Context, r *workflowservice.GetWorkflowExecutionHistoryRequest, _ ...grpc.CallOption) (*workflowservice.GetWorkflowExecutionHistoryResponse, error) {
+	run, err := s.f.get(r.GetExecution().GetWorkflowId())
+	if err != nil {
+		return nil, err
+	}
+	input, err := converter.GetDefaultDataConverter().ToPayloads(run.request)
+	return &workflowservice.GetWorkflowExecutionHistoryResponse{History: &historypb.History{Events: []*historypb.HistoryEvent{{
+		Attributes: &historypb.HistoryEvent_WorkflowExecutionStartedEventAttributes{
+			WorkflowExecutionStartedEventAttributes: &historypb.WorkflowExecutionStartedEventAttributes{Input: input},
+		},
+	}}}}, err
 }
 
 func (f *fakeTemporal) CheckHealth(context.Context, *client.CheckHealthRequest) (*client.CheckHealthResponse, error) {

@@ -45,6 +45,7 @@ type Options struct {
 	Publisher *catalog.Publisher
 	Directory *catalog.Directory
 	Limits    activities.Limits
+	Sweep     SweepOptions
 	// GoneAfter is how long nobody may serve a pool before its jobs go elsewhere. A worker that restarts is back sooner,
 	// and its jobs keep their place in the queue.
 	GoneAfter time.Duration
@@ -60,6 +61,7 @@ type Worker struct {
 	publisher  *catalog.Publisher
 	rescuer    *rescuer
 	fatal      func(error)
+	schedule   func() // the sweep
 }
 
 // New prepares the workers; nothing is polled before Start.
@@ -74,6 +76,8 @@ func New(o Options) *Worker {
 	jobs := w.add(o.Client, comfy.TaskQueue, worker.Options{MaxConcurrentActivityExecutionSize: maxSteps})
 	jobs.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
 	register(jobs, comfy.ActivityWarmUp, a.WarmUp)
+	registerSweep(jobs, o)
+	w.schedule = func() { scheduleSweep(o.Client, o.Log) }
 	for _, b := range o.Backends {
 		p := b.Pool()
 		register(w.add(o.Client, comfy.PromptTaskQueue(p.Name), worker.Options{
@@ -127,6 +131,7 @@ func (w *Worker) Start() error {
 		}
 	}
 	w.rescuer.start()
+	w.schedule()
 	return nil
 }
 

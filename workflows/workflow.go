@@ -232,6 +232,7 @@ func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *ba
 		ScheduleToCloseTimeout: collectLimit,
 		StartToCloseTimeout:    collectLimit,
 		HeartbeatTimeout:       heartbeatTimeout,
+		WaitForCancellation:    true, // so that nothing is stored after the job's end
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 15 * time.Second},
 		Summary:                fmt.Sprintf("store %d files", len(out.Files)),
 	})

@@ -47,6 +47,9 @@ type App struct {
 	failed   chan error
 	listener net.Listener
 
+	namespace string        // of Temporal
+	retention time.Duration // of that namespace
+
 	TemporalAddress, TemporalUI string
 }
 
@@ -113,6 +116,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if a.role != API {
 		w := worker.New(worker.Options{
 			Client: temporal, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
+			Sweep:     worker.SweepOptions{Namespace: a.namespace, Store: blobs},
 			GoneAfter: time.Duration(a.config.PoolTimeout),
 			Fatal:     func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
 		})
@@ -167,11 +171,11 @@ func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catal
 		keys = append(keys, api.Key{Tenant: k.Tenant, Secret: k.Secret})
 	}
 	s, err := api.New(api.Options{
-		Temporal: temporal, Namespace: a.config.TemporalNamespace, Store: blobs, Catalogs: directory,
+		Temporal: temporal, Namespace: a.namespace, Store: blobs, Catalogs: directory,
 		Keys: keys, DefaultTenant: keys[0].Tenant, SigningKey: a.config.Signing,
 		PublicURL: a.config.PublicURL, TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
 		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
-		Retention: time.Duration(a.config.Retention), Version: a.version, Log: a.log,
+		Retention: a.retention, Version: a.version, Log: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("starting the API: %w", err)

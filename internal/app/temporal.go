@@ -9,6 +9,7 @@ import (
 
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
 
@@ -26,6 +27,7 @@ func searchAttributes() map[string]enums.IndexedValueType {
 		comfy.AttrTenant:    enums.INDEXED_VALUE_TYPE_KEYWORD,
 		comfy.AttrErrorCode: enums.INDEXED_VALUE_TYPE_KEYWORD,
 		comfy.AttrMetadata:  enums.INDEXED_VALUE_TYPE_KEYWORD_LIST,
+		comfy.AttrInputs:    enums.INDEXED_VALUE_TYPE_KEYWORD_LIST,
 	}
 }
 
@@ -71,11 +73,28 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 		return nil, fmt.Errorf("connecting to Temporal at %s: %w", options.HostPort, err)
 	}
 	a.later(func(context.Context) { c.Close() })
+	a.namespace = options.Namespace
 	if !a.config.Embedded() {
 		a.TemporalAddress = options.HostPort
-		return c, requireSearchAttributes(ctx, c, options.Namespace)
+		if err := requireSearchAttributes(ctx, c, options.Namespace); err != nil {
+			return nil, err
+		}
 	}
-	return c, nil
+	return c, a.readRetention(ctx, c)
+}
+
+// readRetention asks the namespace how long it keeps jobs: its word counts, not our setting's.
+func (a *App) readRetention(ctx context.Context, c client.Client) error {
+	n, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: a.namespace})
+	if err != nil {
+		return fmt.Errorf("reading the retention of namespace %s: %w", a.namespace, err)
+	}
+	a.retention = n.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
+	if asked := time.Duration(a.config.Retention); a.retention != asked {
+		a.log.Warnf("namespace %s keeps jobs for %s after their end, and not for the %s of COMFYD_RETENTION; change it with: temporal operator namespace update --namespace %s --retention %s",
+			a.namespace, a.retention, asked, a.namespace, asked)
+	}
+	return nil
 }
 
 // requireSearchAttributes refuses a cluster on which every start would fail, and says what to do.

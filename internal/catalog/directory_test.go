@@ -224,3 +224,23 @@ func TestPublisherWritesOnlyNews(t *testing.T) {
 	require.NoError(t, p.Publish(t.Context(), false))
 	require.Equal(t, before+1, m.puts)
 }
+
+// TestCataloguesInUseAreRenewed: by their age, a sweep tells those that nobody uses; and it asks for those that are named.
+func TestCataloguesInUseAreRenewed(t *testing.T) {
+	m := &memory{blobs: map[string][]byte{}}
+	p := publish(t, m, &pool{is: backend.Pool{Name: "url"}, servers: []backend.Server{{Name: "s1", Healthy: true, Catalog: nodes("SaveImage"), CatalogAt: time.Now()}}})
+	named, err := catalog.Named(t.Context(), m)
+	require.NoError(t, err)
+	require.Len(t, named, 1)
+	for key := range named {
+		delete(m.blobs, key) // a sweep has taken it from a worker that was paused for days
+		require.NoError(t, p.Publish(t.Context(), true))
+		require.NotContains(t, m.blobs, key, "within the hour it is taken to be there")
+		p.Age(time.Hour)
+		require.NoError(t, p.Publish(t.Context(), true))
+		require.Contains(t, m.blobs, key)
+	}
+	m.down = errors.New("away")
+	_, err = catalog.Named(t.Context(), m)
+	require.Error(t, err)
+}

@@ -22,6 +22,9 @@ const (
 	// publishEvery is how often a worker says what its backends are; a change of health is said within lookEvery.
 	publishEvery = 10 * time.Second
 	lookEvery    = time.Second
+	// renewEvery is how often a catalogue that is in use is put again, so that no sweep takes it for forgotten; a worker
+	// that was paused for days puts it again before it names it.
+	renewEvery = time.Hour
 	// staleAfter is when a record that has not been renewed counts for nothing.
 	staleAfter = 45 * time.Second
 )
@@ -68,8 +71,9 @@ type Publisher struct {
 }
 
 type kept struct {
-	at  time.Time
-	ref string
+	at   time.Time // of the catalogue
+	ref  string
+	when time.Time // when it was last put
 }
 
 type published struct {
@@ -162,14 +166,14 @@ func (p *Publisher) keep(ctx context.Context, s backend.Server) (string, error) 
 	if len(s.Catalog) == 0 {
 		return "", nil
 	}
-	if k, ok := p.refs[s.Name]; ok && k.at.Equal(s.CatalogAt) {
+	if k, ok := p.refs[s.Name]; ok && k.at.Equal(s.CatalogAt) && time.Since(k.when) < renewEvery {
 		return k.ref, nil
 	}
 	blob, err := p.blobs.PutHashed(ctx, catalogPrefix, bytes.NewReader(s.Catalog))
 	if err != nil {
 		return "", fmt.Errorf("publishing the catalogue of %s: %w", s.Name, err)
 	}
-	p.refs[s.Name] = kept{at: s.CatalogAt, ref: blob.Key}
+	p.refs[s.Name] = kept{at: s.CatalogAt, ref: blob.Key, when: time.Now()}
 	return blob.Key, nil
 }
 

@@ -95,6 +95,9 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		dynamicconfig.OutboundProcessorMaxPollRPS.Key():       pollRPS,
 		dynamicconfig.OutboundProcessorMaxPollHostRPS.Key():   pollRPS,
 
+		// A deleted job is forgotten when the queue has noted that the job's end was worked on; every 30 s by default.
+		dynamicconfig.TransferProcessorUpdateAckInterval.Key(): time.Second,
+
 		// 512 each by default: half of all goroutines of an idle server.
 		dynamicconfig.TransferProcessorSchedulerWorkerCount.Key():   queueWorkers,
 		dynamicconfig.TimerProcessorSchedulerWorkerCount.Key():      queueWorkers,
