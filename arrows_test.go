@@ -31,6 +31,7 @@ var arrows = map[string][]string{
 	"internal/catalog":                 {"comfy", "backend"},
 	"internal/cli":                     {"comfy", "client"},
 	"internal/config":                  {},
+	"internal/disk":                    {},
 	"internal/logs":                    {},
 	"internal/embedded":                {"internal/logs"},
 	"internal/fakecomfy":               {},

@@ -60,6 +60,9 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 			hide = append(hide, k.Secret)
 		}
 		log := logs.New(logs.Options{Level: c.LogLevel, Format: c.LogFormat, Out: os.Stderr, Hide: append(hide, c.SigningKey)})
+		for _, line := range c.Unknown {
+			log.Warn(line)
+		}
 		a := app.New(c, r, version, log)
 		if err := a.Start(cmd.Context()); err != nil {
 			return err
