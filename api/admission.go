@@ -147,7 +147,7 @@ func (a *admission) known(g *gauge) bool {
 // room fails where a disk is nearly full.
 func (a *admission) room() error {
 	if err := a.space.now(a.s); err != nil {
-		return failf(CodeStorage, "The server is short of disk space: %s. Nothing was accepted; try again when there is room.", err).because(err)
+		return failf(CodeStorage, "The server is short of disk space: %s. Nothing was accepted; try again when there is room.", err)
 	}
 	return nil
 }
