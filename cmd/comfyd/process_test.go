@@ -39,6 +39,7 @@ type comfyd struct {
 	t    *testing.T
 	vars []string
 	url  string
+	key  string
 	cmd  *exec.Cmd
 	out  *bytes.Buffer
 }
@@ -54,7 +55,7 @@ func freePort(t *testing.T) string {
 // prepare chooses a data folder and ports, which stay the same over restarts.
 func prepare(t *testing.T, vars ...string) *comfyd {
 	t.Helper()
-	p := &comfyd{t: t}
+	p := &comfyd{t: t, key: secret}
 	listen := freePort(t)
 	p.url = "http://" + listen
 	p.vars = append([]string{
@@ -109,7 +110,7 @@ func (p *comfyd) request(method, path string, body any) (int, map[string]any, er
 	if err != nil {
 		return 0, nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+secret)
+	req.Header.Set("Authorization", "Bearer "+p.key)
 	req.Header.Set("Content-Type", "application/json")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -123,8 +123,11 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		dynamicconfig.HistoryPersistenceMaxQPS.Key():                     requestRPS,
 		dynamicconfig.FrontendMaxNamespaceVisibilityRPSPerInstance.Key(): 500, // lists of jobs; 10 a second by default
 
-		// Room for the workflows that are open at once, not for the 128,000 of a cluster's host.
-		dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 2000,
+		// Room for the workflows that something happens to at the moment, not for the 128,000 of a cluster's host: each
+		// takes some 20 KiB, and one that waits for its turn is read again from SQLite in a millisecond.
+		dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 400,
+		// Kept for the replication to other clusters, of which there is none; 8 MiB by default.
+		dynamicconfig.XDCCacheMaxSizeBytes.Key(): 64 << 10,
 
 		// Where a stopped process (SIGSTOP, a laptop asleep) goes on, the detector takes the pause for a deadlock and
 		// would put all 3,000 goroutines into the log.
