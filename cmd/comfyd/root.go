@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,6 +64,9 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 		for _, line := range c.Unknown {
 			log.Warn(line)
 		}
+		if c.Embedded() {
+			collectSooner()
+		}
 		a := app.New(c, r, version, log)
 		if err := a.Start(cmd.Context()); err != nil {
 			return err
@@ -77,6 +81,17 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 		defer done()
 		a.Stop(ctx)
 		return err
+	}
+}
+
+// garbagePercent lets the heap grow by less between two collections than Go's 100 does. With Temporal in the process, most of
+// the memory that a burst of jobs takes is garbage of its SQL; collecting it sooner costs no time that could be measured.
+const garbagePercent = 40
+
+// collectSooner sets garbagePercent, unless somebody has set GOGC.
+func collectSooner() {
+	if before := debug.SetGCPercent(garbagePercent); before != 100 {
+		debug.SetGCPercent(before)
 	}
 }
 

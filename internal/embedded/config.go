@@ -125,7 +125,7 @@ func dynamicConfig() dynamicconfig.StaticClient {
 
 		// Room for the workflows that something happens to at the moment, not for the 128,000 of a cluster's host: each
 		// takes some 20 KiB, and one that waits for its turn is read again from SQLite in a millisecond.
-		dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 128,
+		dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 256,
 		// Kept for the replication to other clusters, of which there is none; 8 MiB by default.
 		dynamicconfig.XDCCacheMaxSizeBytes.Key(): 64 << 10,
 
