@@ -114,6 +114,16 @@ func (r *readCounter) Read(p []byte) (int, error) {
 	return copy(p, strings.Repeat(" ", int(n))), nil
 }
 
+// TestNearTheBoundOthersCount: what another replica has accepted is seen before the bound is reached.
+func TestNearTheBoundOthersCount(t *testing.T) {
+	h := newTunedHarness(t, func(s *Server) { s.admission.all.probe.fresh = time.Nanosecond }, bounded(10, 100))
+	for range 9 {
+		h.submitted()
+	}
+	h.temporal.set("elsewhere", newRun("elsewhere", "ComfyUIWorkflow"))
+	h.requireError(h.submit(small), 429, CodeRateLimited)
+}
+
 // TestFarFromTheBoundNobodyWaits: a count that hangs holds up no submission for which there was one a moment ago.
 func TestFarFromTheBoundNobodyWaits(t *testing.T) {
 	h := newTunedHarness(t, func(s *Server) { s.admission.all.probe.fresh = time.Nanosecond })
