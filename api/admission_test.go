@@ -126,7 +126,9 @@ func TestNearTheBoundOthersCount(t *testing.T) {
 
 // TestFarFromTheBoundNobodyWaits: a count that hangs holds up no submission for which there was one a moment ago.
 func TestFarFromTheBoundNobodyWaits(t *testing.T) {
-	h := newTunedHarness(t, func(s *Server) { s.admission.all.probe.fresh = time.Nanosecond })
+	h := newTunedHarness(t, func(s *Server) {
+		s.admission.all.probe.fresh, s.admission.all.probe.limit = time.Nanosecond, time.Minute
+	})
 	h.submitted()
 	hold := make(chan struct{})
 	h.temporal.mu.Lock()
