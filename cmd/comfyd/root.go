@@ -84,8 +84,8 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 	}
 }
 
-// garbagePercent lets the heap grow by less between two collections than Go's 100 does. With Temporal in the process, most of
-// the memory that a burst of jobs takes is garbage of its SQL; collecting it sooner costs no time that could be measured.
+// garbagePercent lets the heap grow by less between two collections than Go's 100 does, so that a burst of jobs takes less
+// memory with Temporal in the process. It costs more collections.
 const garbagePercent = 40
 
 // collectSooner sets garbagePercent, unless somebody has set GOGC.
