@@ -29,7 +29,10 @@ lint: ## gofmt, vet, staticcheck, workflowcheck
 fuzz: ## Fuzz the graph parser for a minute
 	cd comfy && $(GO) test -run '^$$' -fuzz FuzzParseGraph -fuzztime 60s .
 
+load: ## 1,000 jobs at once: memory, fairness, many waiting; prints a table of the figures
+	COMFYD_TEST_LOAD=1000 $(GO) test ./cmd/comfyd -count=1 -timeout 20m -v -run '^(TestLoad|TestFairness|TestManyWaitForABackend)$$'
+
 clean: ## Remove what was built (data stays)
 	rm -rf bin demo
 
-.PHONY: help demo test comfyui build build-slim lint fuzz clean
+.PHONY: help demo test comfyui build build-slim lint fuzz load clean

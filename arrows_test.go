@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"internal/config":                  {},
 	"internal/removal":                 {"comfy", "internal/visibility"},
 	"internal/visibility":              {"comfy"},
+	"internal/disk":                    {},
 	"internal/logs":                    {},
 	"internal/embedded":                {"internal/logs"},
 	"internal/fakecomfy":               {},

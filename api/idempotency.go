@@ -54,6 +54,19 @@ func (s *Server) replay(ctx context.Context, id string, memo comfy.Submission) (
 	return true, nil
 }
 
+// exists tells whether Temporal has a job of this ID, open or ended.
+func (s *Server) exists(ctx context.Context, id string) (bool, error) {
+	_, err := s.temporal.DescribeWorkflowExecution(ctx, id, "")
+	var missing *serviceerror.NotFound
+	if errors.As(err, &missing) {
+		return false, nil
+	}
+	if err != nil {
+		return false, temporalError(err)
+	}
+	return true, nil
+}
+
 func inputNames(inputs []comfy.Input) []string {
 	names := make([]string, 0, len(inputs))
 	for _, in := range inputs {

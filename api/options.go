@@ -27,6 +27,7 @@ type Temporal interface {
 	QueryWorkflowWithOptions(ctx context.Context, request *client.QueryWorkflowWithOptionsRequest) (*client.QueryWorkflowWithOptionsResponse, error)
 	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
 	WorkflowService() workflowservice.WorkflowServiceClient
+	CountWorkflow(ctx context.Context, request *workflowservice.CountWorkflowExecutionsRequest) (*workflowservice.CountWorkflowExecutionsResponse, error)
 	CheckHealth(ctx context.Context, request *client.CheckHealthRequest) (*client.CheckHealthResponse, error)
 }
 
@@ -86,6 +87,11 @@ type Options struct {
 	// StartTimeout, RunTimeout and MaxRunTimeout bound a job: its wait, its run where the request names no limit, and
 	// the limit that a request may name. 0 means 1 h, 30 min and 24 h.
 	StartTimeout, RunTimeout, MaxRunTimeout time.Duration
+	// MaxOpenJobs and MaxOpenJobsPerTenant bound the jobs that wait or run; one more is refused. 0 means 20,000 and 10,000.
+	MaxOpenJobs, MaxOpenJobsPerTenant int
+	// Space tells whether the disks that jobs and files are kept on have room: nil, or an error for a person, which names
+	// settings and no paths. Nil: nobody asks.
+	Space func(ctx context.Context) error
 	// Retention is how long Temporal remembers a job that has ended; 0 means 7 days.
 	Retention time.Duration
 	Log       logrus.FieldLogger
@@ -140,6 +146,8 @@ func (o *Options) complete() error {
 	fill(&o.StartTimeout, time.Hour)
 	fill(&o.RunTimeout, 30*time.Minute)
 	fill(&o.MaxRunTimeout, 24*time.Hour)
+	fill(&o.MaxOpenJobs, 20_000)
+	fill(&o.MaxOpenJobsPerTenant, 10_000)
 	fill(&o.Retention, 7*24*time.Hour)
 	return nil
 }

@@ -51,12 +51,17 @@ type Server struct {
 	deleteWait time.Duration // how long a DELETE holds for a job to end that it has canceled
 	ready      readiness
 
+	admission   *admission
+	withdrawals *withdrawals
+
 	// life ends when the last response is out; draining ends when the server begins to stop, so that nobody holds it up.
 	life     context.Context
 	endLife  context.CancelFunc
 	draining context.Context
 	drain    context.CancelFunc
 	lingers  sync.WaitGroup
+	// background are the goroutines that no request waits for to their end; they end with life.
+	background sync.WaitGroup
 
 	mu        sync.Mutex
 	listeners []net.Listener
@@ -83,6 +88,7 @@ func New(o Options) (*Server, error) {
 	s.remover = &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, Store: o.Store}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(s.life)
+	s.admission, s.withdrawals = newAdmission(s), newWithdrawals()
 	s.build()
 	return s, nil
 }
@@ -132,6 +138,7 @@ func (s *Server) Serve(l net.Listener) error {
 // Shutdown stops listening, lets requests end, and returns when all have, or with ctx's error when it ends first.
 // Requests that wait for a job's end are answered at once.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.background.Wait()
 	defer s.endLife()
 	s.drain()
 	// The HTTP library knows a listener only from some moment within Serve on.

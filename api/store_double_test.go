@@ -32,8 +32,8 @@ type fakeStore struct {
 }
 
 func (f *fakeStore) PutHashed(_ context.Context, prefix string, r io.Reader) (comfy.Blob, error) {
-	if f.err != nil {
-		return comfy.Blob{}, f.err
+	if err := f.failure(); err != nil {
+		return comfy.Blob{}, err
 	}
 	raw, err := io.ReadAll(r)
 	if err != nil {
@@ -52,8 +52,8 @@ func (f *fakeStore) put(prefix string, raw []byte) comfy.Blob {
 }
 
 func (f *fakeStore) Open(_ context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if f.err != nil {
-		return nil, f.err
+	if err := f.failure(); err != nil {
+		return nil, err
 	}
 	f.opened.Add(1)
 	f.mu.Lock()
@@ -73,8 +73,8 @@ func (f *fakeStore) Open(_ context.Context, key string, offset, length int64) (i
 }
 
 func (f *fakeStore) Stat(_ context.Context, key string) (comfy.Blob, error) {
-	if f.err != nil {
-		return comfy.Blob{}, f.err
+	if err := f.failure(); err != nil {
+		return comfy.Blob{}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -139,7 +139,20 @@ func (f *fakeStore) keys(prefix string) []string {
 	return keys
 }
 
-func (f *fakeStore) Ping(context.Context) error { return f.err }
+func (f *fakeStore) Ping(context.Context) error { return f.failure() }
+
+// fail makes every call fail, while the server may be using the store.
+func (f *fakeStore) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func (f *fakeStore) failure() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
 
 // counted counts itself out on Close.
 type counted struct {

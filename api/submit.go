@@ -46,6 +46,14 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
+	tenant := about(c).tenant
+	id := jobID(tenant, key)
+	about(c).callID = id
+	leave, err := s.admit(tenant, key, id) // before the body: it may be large
+	if err != nil {
+		return err
+	}
+	leave(false)
 	sub, err := s.readSubmission(c)
 	if err != nil {
 		return err
@@ -57,9 +65,11 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	if err := sub.check(int(s.opts.MaxRunTimeout / time.Second)); err != nil {
 		return err
 	}
-	j := &newJob{tenant: about(c).tenant, key: key, graph: graph, sub: sub, requestID: about(c).id}
-	j.id = jobID(j.tenant, key)
-	about(c).callID = j.id
+	j := &newJob{id: id, tenant: tenant, key: key, graph: graph, sub: sub, requestID: about(c).id}
+	if leave, err = s.admit(tenant, key, id); err != nil {
+		return err
+	}
+	defer func() { leave(j.sent) }()
 	replayed, err := s.start(j)
 	if err != nil {
 		return err
@@ -97,6 +107,8 @@ type newJob struct {
 	sub                        *submission
 	graph                      *comfy.Graph
 	request                    comfy.Request
+	// sent says that Temporal was asked to start it, and has not refused.
+	sent bool
 }
 
 // start moves bytes to the store, asks whether any backend can run the job, and starts the workflow. It reports true
@@ -132,7 +144,11 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 		if err == nil && !found {
 			err = failf(CodeUnavailable, "The job under this Idempotency-Key has just been forgotten. Try again.")
 		}
-		return found, err
+		return found && j.key != "", err // without a key it can only be this request's own start
+	}
+	j.sent = err == nil || uncertain(err)
+	if err != nil && j.sent {
+		return false, s.unknownStart(j, memo, err)
 	}
 	if err != nil {
 		e := temporalError(err)

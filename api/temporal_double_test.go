@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/workflow"
 	"go.uber.org/goleak"
@@ -56,14 +58,20 @@ func (r *fakeRun) end(status enums.WorkflowExecutionStatus) {
 
 // fakeTemporal answers as Temporal was seen to answer, from memory.
 type fakeTemporal struct {
-	mu        sync.Mutex
-	runs      map[string]*fakeRun
-	err       error // of every call
-	startErr  error
-	hold      chan struct{} // Describe waits for it, where it is set
-	describes atomic.Int64
-	queries   atomic.Int64
-	gets      atomic.Int64
+	mu       sync.Mutex
+	runs     map[string]*fakeRun
+	err      error // of every call
+	startErr error
+	lands    bool  // a start that fails with startErr has happened all the same
+	countErr error // of CountWorkflow
+	// of DescribeWorkflowExecution
+	describeErr error
+	counts      atomic.Int64
+	holdCount   chan struct{} // CountWorkflow waits for it, where it is set
+	hold        chan struct{} // Describe waits for it, where it is set
+	describes   atomic.Int64
+	queries     atomic.Int64
+	gets        atomic.Int64
 
 	lists     func(*workflowservice.ListWorkflowExecutionsRequest) *workflowservice.ListWorkflowExecutionsResponse
 	queried   []*workflowservice.ListWorkflowExecutionsRequest
@@ -74,7 +82,7 @@ type fakeTemporal struct {
 func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflowOptions, name any, args ...any) (client.WorkflowRun, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := errors.Join(f.err, f.startErr); err != nil {
+	if err := errors.Join(f.err, f.startErr); err != nil && !f.lands {
 		return nil, err
 	}
 	if _, ok := f.runs[o.ID]; ok {
@@ -98,7 +106,39 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflow
 	run.info.Memo = &commonpb.Memo{Fields: memo}
 	run.options = o
 	f.runs[o.ID] = run
-	return &fakeHandle{f: f, id: o.ID}, json.Unmarshal(raw, &run.request)
+	return &fakeHandle{f: f, id: o.ID}, errors.Join(json.Unmarshal(raw, &run.request), f.startErr)
+}
+
+// CountWorkflow counts the open runs, of the tenant that the query names where it names one.
+func (f *fakeTemporal) CountWorkflow(ctx context.Context, q *workflowservice.CountWorkflowExecutionsRequest) (*workflowservice.CountWorkflowExecutionsResponse, error) {
+	f.counts.Add(1)
+	f.mu.Lock()
+	hold := f.holdCount
+	f.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := errors.Join(f.err, f.countErr); err != nil {
+		return nil, err
+	}
+	if !strings.HasPrefix(q.Query, "WorkflowType = 'ComfyUIWorkflow' AND ExecutionStatus = 'Running'") {
+		return nil, serviceerror.NewInvalidArgument(q.Query)
+	}
+	n := int64(0)
+	for _, r := range f.runs {
+		tenant, _ := r.options.TypedSearchAttributes.GetKeyword(temporal.NewSearchAttributeKeyKeyword(comfy.AttrTenant))
+		of := strings.HasSuffix(q.Query, " AND ComfyTenant = '"+tenant+"'") || !strings.Contains(q.Query, "ComfyTenant")
+		if of && r.info.Status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			n++
+		}
+	}
+	return &workflowservice.CountWorkflowExecutionsResponse{Count: n}, nil
 }
 
 func newRun(id, name string) *fakeRun {
@@ -172,6 +212,9 @@ func (f *fakeTemporal) DescribeWorkflowExecution(_ context.Context, id, _ string
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.describeErr != nil {
+		return nil, f.describeErr
+	}
 	described := &workflowservice.DescribeWorkflowExecutionResponse{
 		WorkflowExecutionInfo: run.info, WorkflowExtendedInfo: run.extended, PendingActivities: run.pending,
 	}

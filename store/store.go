@@ -81,6 +81,18 @@ func open(ctx context.Context, rawURL string) (kind, error) {
 	return openFolder(filepath.FromSlash(u.Path))
 }
 
+// FolderOf is the folder of the store that rawURL names; empty where it is none, or the URL is wrong.
+func FolderOf(rawURL string) string {
+	if rawURL != "" && !strings.Contains(rawURL, "://") {
+		return rawURL
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Scheme != "file" {
+		return ""
+	}
+	return filepath.FromSlash(u.Path)
+}
+
 // Put stores what r yields under key, in place of what was there. Readers see the old bytes or the new ones, never a
 // part. When r fails, nothing is stored, and its error is returned, wrapped. A key whose last part is a SHA-256 takes
 // only those bytes. The blob returned has no Modified.

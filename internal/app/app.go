@@ -20,6 +20,7 @@ import (
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/internal/catalog"
 	"github.com/comfyd/comfyd/internal/config"
+	"github.com/comfyd/comfyd/internal/disk"
 	"github.com/comfyd/comfyd/store"
 	"github.com/comfyd/comfyd/worker"
 )
@@ -174,6 +175,7 @@ func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catal
 		Temporal: temporal, Namespace: a.namespace, Store: blobs, Catalogs: directory,
 		Keys: keys, DefaultTenant: keys[0].Tenant, SigningKey: a.config.Signing,
 		PublicURL: a.config.PublicURL, TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
 		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
 		Retention: a.retention, Version: a.version, Log: a.log,
 	})
@@ -192,6 +194,18 @@ func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catal
 		<-served
 	})
 	return nil
+}
+
+// disks are the file systems that this process fills: the embedded Temporal's, and the store's where it is a folder.
+func (a *App) disks() *disk.Guard {
+	g := &disk.Guard{Min: uint64(a.config.MinFreeDisk)}
+	if a.config.Embedded() {
+		g.Folders = append(g.Folders, disk.Folder{Path: a.config.DataDir, What: "the jobs", Setting: "COMFYD_DATA_DIR"})
+	}
+	if folder := store.FolderOf(a.config.StoreURL); folder != "" {
+		g.Folders = append(g.Folders, disk.Folder{Path: folder, What: "the files", Setting: "COMFYD_STORE_URL"})
+	}
+	return g
 }
 
 // refresher makes this process's backends look again and publishes what they see; nil where it has none, as in the

@@ -37,6 +37,14 @@ func (c *Config) check() error {
 	if err := c.checkModal(); err != nil {
 		return err
 	}
+	for _, n := range []struct {
+		name string
+		n    int
+	}{{"COMFYD_MAX_OPEN_JOBS", c.MaxOpenJobs}, {"COMFYD_MAX_OPEN_JOBS_PER_TENANT", c.MaxOpenJobsPerTenant}} {
+		if n.n < 1 {
+			return &Error{n.name, strconv.Itoa(n.n), "1 or more: how many jobs may wait and run at once"}
+		}
+	}
 	if c.StoreURL == "" {
 		return &Error{"COMFYD_STORE_URL", "", "with TEMPORAL_ADDRESS set, name a store that every api and worker reaches, such as s3://bucket?region=us-east-1 or file:///a/shared/folder"}
 	}

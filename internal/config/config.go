@@ -26,6 +26,10 @@ type Config struct {
 	CORSOrigins    []string `env:"COMFYD_CORS_ORIGINS"`
 	BodyLimit      Size     `env:"COMFYD_BODY_LIMIT" envDefault:"100MiB"`
 
+	MaxOpenJobs          int  `env:"COMFYD_MAX_OPEN_JOBS" envDefault:"20000"`
+	MaxOpenJobsPerTenant int  `env:"COMFYD_MAX_OPEN_JOBS_PER_TENANT" envDefault:"10000"`
+	MinFreeDisk          Size `env:"COMFYD_MIN_FREE_DISK" envDefault:"1GiB"`
+
 	APIKeys    string `env:"COMFYD_API_KEYS"`
 	SigningKey string `env:"COMFYD_SIGNING_KEY"`
 	DataDir    string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
@@ -61,6 +65,8 @@ type Config struct {
 	// Keys and the signing key, as found or made.
 	Keys    []Key  `env:"-"`
 	Signing []byte `env:"-"`
+	// Unknown are lines about variables that look like settings and are none, for the log.
+	Unknown []string `env:"-"`
 }
 
 // Key is an API key and whose it is.
@@ -91,17 +97,20 @@ func Load() (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.Unknown = Unknown(environment())
 	return c, c.secrets()
 }
 
 // Read reads the environment, without keys, and makes nothing.
-func Read() (*Config, error) {
+func Read() (*Config, error) { return Parse(environment()) }
+
+func environment() map[string]string {
 	vars := map[string]string{}
 	for _, kv := range os.Environ() {
 		k, v, _ := strings.Cut(kv, "=")
 		vars[k] = v
 	}
-	return Parse(vars)
+	return vars
 }
 
 // Parse makes a Config of variables, and changes nothing anywhere. Errors are *Error.
