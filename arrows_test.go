@@ -30,7 +30,7 @@ var arrows = map[string][]string{
 	"modal":                            {"comfy", "backend", "backend/comfyui", "internal/catalog"},
 	"internal/catalog":                 {"comfy", "backend"},
 	"internal/cli":                     {"comfy", "client"},
-	"internal/config":                  {},
+	"internal/config":                  {"comfy"},
 	"internal/removal":                 {"comfy", "internal/visibility"},
 	"internal/visibility":              {"comfy"},
 	"internal/disk":                    {},

@@ -116,18 +116,13 @@ func (r *run) listen(ctx context.Context) func() {
 // left replaces the error of a call that failed because its context ended.
 func (r *run) left(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return detached(ctx)
+		return backend.Detached(ctx)
 	}
 	var be *backend.Error
 	if errors.As(err, &be) {
 		return err
 	}
 	return &backend.Error{Code: comfy.Internal, Message: "the prompt could not be handed over", Cause: err}
-}
-
-// detached is the error of a call whose context ended. Its code says nothing about the prompt, which is left alone.
-func detached(ctx context.Context) *backend.Error {
-	return &backend.Error{Code: comfy.Internal, Message: "the call was given up before the prompt ended", Cause: ctx.Err()}
 }
 
 // submit sends the inputs and posts the prompt. Doubtful says that nobody knows whether ComfyUI has taken it.
@@ -147,7 +142,7 @@ func (r *run) submit(ctx context.Context, paths map[string]string) (doubtful boo
 	case <-ready.C:
 		r.frames.gap = true
 	case <-ctx.Done():
-		return false, r.clean(ctx, detached(ctx))
+		return false, r.clean(ctx, backend.Detached(ctx))
 	}
 	r.forgetStatus()
 	// A post that was cut off may still be queued, after a cancel has looked for it. It is short: let it end.

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/comfyd/comfyd/comfy"
 )
 
 func (c *Config) check() error {
@@ -84,7 +86,6 @@ func (c *Config) check() error {
 var (
 	siteName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 	modalName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
-	modalGPU  = regexp.MustCompile(`^[A-Za-z0-9-]{1,32}[!+]?(:[1-8])?$`)
 )
 
 func (c *Config) checkModal() error {
@@ -92,7 +93,7 @@ func (c *Config) checkModal() error {
 		return &Error{"MODAL_APP", c.ModalApp, "the name of the app as deployed: up to 63 letters, digits, dots, dashes and underscores"}
 	}
 	for _, g := range c.ModalGPUs {
-		if !modalGPU.MatchString(g) {
+		if !comfy.ValidGPU(g) {
 			return &Error{"COMFYD_MODAL_GPUS", strings.Join(c.ModalGPUs, ","), "GPUs as Modal names them, separated by commas, such as L40S,A100-80GB,H100"}
 		}
 	}
