@@ -78,9 +78,10 @@ type checker struct {
 type seen struct {
 	tenant   string
 	accepted time.Time
-	end      *Event // the first terminal answer
-	last     *Event // the last one
-	polled   bool   // again, after the end
+	end      *Event   // the first terminal answer
+	last     *Event   // the last one
+	polled   bool     // again, after the end
+	told     []*Event // ends that answers to a cancel named, which say no more than that
 }
 
 func (c *checker) bad(invariant, job, format string, args ...any) {
@@ -112,6 +113,8 @@ func (c *checker) read() {
 func (c *checker) answer(e *Event, j *seen) {
 	state := e.State()
 	switch {
+	case ended(state) && e.Method == http.MethodPost:
+		j.told = append(j.told, e)
 	case ended(state) && j.end == nil:
 		j.end, j.last = e, e
 	case ended(state):
@@ -173,6 +176,11 @@ func (c *checker) job(id string, j *seen) {
 	}
 	if !j.polled {
 		c.bad("I2", id, "nobody asked again after its end")
+	}
+	for _, e := range j.told {
+		if e.State() != j.end.State() {
+			c.bad("I2", id, "a cancel was answered %s, and the job has ended %s", e.State(), j.end.State())
+		}
 	}
 	for _, e := range []*Event{j.end, j.last} {
 		if e.State() == "COMPLETED" {

@@ -75,14 +75,17 @@ func TestCheck(t *testing.T) {
 		want  string
 		spoil func(e *Evidence)
 	}{
-		"never ends":           {"I1", func(e *Evidence) { e.Events = e.Events[:3] }},
-		"ends too late":        {"I1", func(e *Evidence) { e.Within = time.Second }},
-		"forgotten":            {"I1", func(e *Evidence) { e.Events[2].Code = 404 }},
-		"says nothing":         {"I1", func(e *Evidence) { e.Events[1].Body = map[string]any{} }},
-		"not in Temporal":      {"I1", func(e *Evidence) { e.Jobs = 0 }},
-		"runs after its end":   {"I2", func(e *Evidence) { e.Events = append(e.Events, poll(5, "a", 202, e.Events[1].Body)) }},
-		"gone after its end":   {"I2", func(e *Evidence) { e.Events = append(e.Events, poll(5, "a", 404, map[string]any{"error": notFound})) }},
-		"ends twice":           {"I2", func(e *Evidence) { e.Events = append(e.Events, poll(5, "a", 200, failed())) }},
+		"never ends":         {"I1", func(e *Evidence) { e.Events = e.Events[:3] }},
+		"ends too late":      {"I1", func(e *Evidence) { e.Within = time.Second }},
+		"forgotten":          {"I1", func(e *Evidence) { e.Events[2].Code = 404 }},
+		"says nothing":       {"I1", func(e *Evidence) { e.Events[1].Body = map[string]any{} }},
+		"not in Temporal":    {"I1", func(e *Evidence) { e.Jobs = 0 }},
+		"runs after its end": {"I2", func(e *Evidence) { e.Events = append(e.Events, poll(5, "a", 202, e.Events[1].Body)) }},
+		"gone after its end": {"I2", func(e *Evidence) { e.Events = append(e.Events, poll(5, "a", 404, map[string]any{"error": notFound})) }},
+		"ends twice":         {"I2", func(e *Evidence) { e.Events = append(e.Events, poll(5, "a", 200, failed())) }},
+		"a cancel that lied": {"I2", func(e *Evidence) {
+			e.Events = append(e.Events, call(1, "POST", "/cancel/a", "a", 200, map[string]any{"id": "a", "status": "FAILED"}))
+		}},
 		"more attempts, later": {"I2", func(e *Evidence) { e.Events[4].Body["attempts"] = 2.0 }},
 		"nobody asked again":   {"I2", func(e *Evidence) { e.Events = e.Events[:4] }},
 		"other bytes":          {"I3", func(e *Evidence) { change(3, "sha256", "00")(e); change(4, "sha256", "00")(e) }},

@@ -1,0 +1,354 @@
+package faults
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/internal/fakecomfy"
+)
+
+// serveLocal starts comfyd with a real ComfyUI of its own.
+func (w *world) serveLocal(vars ...string) *process {
+	w.t.Helper()
+	dir := os.Getenv("COMFYD_TEST_COMFYUI_DIR")
+	if dir == "" {
+		w.t.Skip("COMFYD_TEST_COMFYUI_DIR is not set: make test prepares a real ComfyUI and sets it")
+	}
+	w.local, w.allowed = true, []string{"home", "tmp"} // ComfyUI is anybody's code
+	return w.serve(append([]string{"COMFYD_BACKEND=local", "COMFYUI_DIR=" + dir}, vars...)...)
+}
+
+// comfyUI is the process of comfyd's own ComfyUI, as the data folder's state file names it.
+func (w *world) comfyUI() int {
+	w.t.Helper()
+	var state struct{ PID int }
+	found, err := filepath.Glob(filepath.Join(w.data("serve"), "*", "state.json"))
+	require.NoError(w.t, err)
+	require.Len(w.t, found, 1)
+	raw, err := os.ReadFile(found[0])
+	require.NoError(w.t, err)
+	require.NoError(w.t, json.Unmarshal(raw, &state))
+	require.NotZero(w.t, state.PID)
+	return state.PID
+}
+
+// attempted waits until a job runs in its n-th attempt and returns how long after a moment.
+func (w *world) attempted(id string, n float64, moment time.Time) time.Duration {
+	w.t.Helper()
+	require.Eventually(w.t, func() bool {
+		e := w.status(id)
+		return ended(e.State()) || (e.Body["attempts"] == n && e.Body["phase"] == "running")
+	}, 3*time.Minute, 50*time.Millisecond, "job %s runs again", id)
+	return time.Since(moment)
+}
+
+// TestF06ComfyUIKilled kills the real ComfyUI that comfyd runs: it is started again, and the job with it.
+func TestF06ComfyUIKilled(t *testing.T) {
+	w := newWorld(t)
+	w.serveLocal()
+	id := w.submit(slow(t))
+	w.running(id)
+	pid := w.comfyUI()
+	killed := time.Now()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	on := w.attempted(id, 2, killed)
+	w.fired(w.comfyUI() != pid, "kill -9 of ComfyUI in mid-job")
+	w.completes(id, 2)
+	w.recovered("ComfyUI killed, started again by comfyd (it takes most of the time itself)", killed, on)
+	w.check()
+}
+
+// TestF06LostThreeTimes kills ComfyUI each time that the job runs: after the third it fails, and says so readably.
+func TestF06LostThreeTimes(t *testing.T) {
+	w, s := newWorld(t), fakecomfy.New(t)
+	w.gpu = doubles{s}
+	s.Hold("EmptyImage")
+	w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+s.URL)
+	id := w.submit(noise(1))
+	for n := range 3 {
+		require.Eventually(t, func() bool { return s.TotalRuns() == n+1 }, time.Minute, 10*time.Millisecond)
+		w.phase(id, func(e *Event) bool { return e.Body["phase"] == "running" && e.Body["attempts"] == float64(n+1) }, "it runs")
+		s.Restart()
+	}
+	w.fired(s.TotalRuns() == 3, "ComfyUI was killed three times in mid-job")
+	status := w.fails(id, "backend_lost")
+	require.EqualValues(t, 3, status["attempts"])
+	require.NotContains(t, status["error"], "rpc error")
+	w.check()
+}
+
+// TestF06AnotherServer kills one of two servers for good: the job goes on at the other one.
+func TestF06AnotherServer(t *testing.T) {
+	w, one, two := newWorld(t), fakecomfy.New(t), fakecomfy.New(t)
+	w.gpu = doubles{one, two}
+	held := map[*fakecomfy.Server]*fakecomfy.Gate{one: one.Hold("EmptyImage"), two: two.Hold("EmptyImage")}
+	w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+one.URL+","+two.URL)
+	id := w.submit(noise(1))
+	require.Eventually(t, func() bool { return one.TotalRuns()+two.TotalRuns() == 1 }, time.Minute, 10*time.Millisecond)
+	has, other := one, two
+	if two.TotalRuns() == 1 {
+		has, other = two, one
+	}
+	w.phase(id, func(e *Event) bool { return e.Body["phase"] == "running" }, "it runs")
+	held[other].Open()
+	killed := time.Now()
+	has.Kill()
+	w.fired(has.TotalRuns() == 1, "the server with the prompt was killed for good")
+	on := w.attempted(id, 2, killed)
+	w.completes(id, 2)
+	w.recovered("ComfyUI gone for good, another server is there", killed, on)
+	require.Equal(t, 1, other.TotalRuns())
+	has.Start()
+	w.check()
+}
+
+// TestF07QueueWiped restarts ComfyUI with an empty queue: what ran is charged, what waited is not lost, and an unknown
+// prompt is never taken for a finished one.
+func TestF07QueueWiped(t *testing.T) {
+	w, s := newWorld(t), fakecomfy.New(t)
+	w.gpu = doubles{s}
+	gate := s.Hold("EmptyImage")
+	w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+s.URL)
+	ids := []string{w.submit(noise(1))}
+	gate.Reached()
+	w.phase(ids[0], func(e *Event) bool { return e.Body["phase"] == "running" }, "it runs")
+	for i := range 4 {
+		ids = append(ids, w.submit(noise(i+2)))
+	}
+	require.Eventually(t, func() bool { return s.Waiting() > 0 }, time.Minute, 10*time.Millisecond)
+	waiting := s.Waiting()
+	s.Restart()
+	w.fired(s.TotalRuns() >= 1 && waiting > 0, fmt.Sprintf("ComfyUI restarted with one prompt running and %d waiting", waiting))
+	gate.Open()
+	wiped := time.Now()
+	w.completes(ids[0], 2)
+	w.recovered("ComfyUI restarted, its queue wiped", wiped, time.Since(wiped))
+	for _, id := range ids[1:] {
+		require.Equal(t, "COMPLETED", w.finish(id)["status"])
+	}
+	require.Equal(t, 6, s.TotalRuns(), "the one that ran ran twice, the others once")
+	w.check()
+}
+
+// TestF07EverythingKilled kills comfyd and the real ComfyUI at once.
+func TestF07EverythingKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two starts of a real ComfyUI: the long form has it")
+	}
+	w := newWorld(t)
+	p := w.serveLocal()
+	running := w.submit(slow(t))
+	waiting := w.submit(noise(int(time.Now().UnixNano() % 1e9)))
+	w.running(running)
+	pid := w.comfyUI()
+	killed := time.Now()
+	p.kill()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	w.fired(w.gone(), "kill -9 of comfyd and ComfyUI at once")
+	p.start()
+	on := w.attempted(running, 2, killed)
+	w.completes(running, 2)
+	require.Equal(t, "COMPLETED", w.finish(waiting)["status"])
+	w.recovered("comfyd and its ComfyUI killed at once", killed, on)
+	w.check()
+}
+
+// TestF03LocalKilled kills comfyd alone: its ComfyUI works on, and the next start adopts it.
+func TestF03LocalKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a start of a real ComfyUI: the long form has it")
+	}
+	w := newWorld(t)
+	p := w.serveLocal()
+	id := w.submit(slow(t))
+	w.running(id)
+	pid := w.comfyUI()
+	killed := time.Now()
+	p.kill()
+	w.fired(w.gone(), "kill -9 of comfyd alone")
+	p.start()
+	require.Equal(t, pid, w.comfyUI(), "adopted, not started anew")
+	on := w.follows(id, killed)
+	w.completes(id, 1)
+	w.recovered("all-in-one with a ComfyUI of its own killed, ComfyUI lives", killed, on)
+	w.check()
+	p.signal(syscall.SIGTERM)
+	require.Eventually(t, func() bool { return dead(pid) }, 15*time.Second, 50*time.Millisecond, "it stops with us")
+}
+
+// TestF08SilentSocket: ComfyUI's event socket says nothing, or cannot be opened; HTTP works, and so does the job.
+func TestF08SilentSocket(t *testing.T) {
+	for name, spoil := range map[string]func(*fakecomfy.Server){
+		"silent":  func(s *fakecomfy.Server) { s.Mute(true) },
+		"refused": func(s *fakecomfy.Server) { s.NoSockets(true) },
+		"breaks":  func(*fakecomfy.Server) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, s := newWorld(t), fakecomfy.New(t)
+			w.gpu = doubles{s}
+			gate := s.Hold("EmptyImage")
+			spoil(s)
+			w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+s.URL)
+			id := w.submit(noise(1))
+			gate.Reached()
+			if name == "breaks" {
+				require.Eventually(t, func() bool { return s.Sockets() > 0 }, time.Minute, 10*time.Millisecond)
+				s.CloseSockets()
+			}
+			w.fired(name != "refused" || s.Sockets() == 0, "the socket is "+name)
+			gate.Open()
+			opened := time.Now()
+			w.completes(id, 1)
+			t.Logf("completed %.1f s after its last node, without a word on the socket", time.Since(opened).Seconds())
+			require.Equal(t, 1, s.TotalRuns())
+			w.check()
+		})
+	}
+}
+
+// TestF09Hangs: ComfyUI shows no sign of life, and HTTP works. The prompt is interrupted, the server put aside; the job
+// goes to another one, or waits until this one has recovered.
+func TestF09Hangs(t *testing.T) {
+	for name, alone := range map[string]bool{"alone": true, "another server": false} {
+		t.Run(name, func(t *testing.T) {
+			if testing.Short() && !alone {
+				t.Skip("the long form has it")
+			}
+			w, s, other := newWorld(t), fakecomfy.New(t), fakecomfy.New(t)
+			w.gpu = doubles{s, other}
+			gate := s.Hold("EmptyImage")
+			urls := s.URL
+			if !alone {
+				other.Kill() // so that the first one gets the job
+				urls += "," + other.URL
+			}
+			w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+urls, "COMFYD_STALL_TIMEOUT=5s")
+			id := w.submit(noise(1))
+			gate.Reached()
+			hung := time.Now()
+			if !alone {
+				other.Start()
+			}
+			require.Eventually(t, func() bool { return len(s.Interrupts()) > 0 }, time.Minute, 50*time.Millisecond, "the prompt is interrupted")
+			w.fired(true, "no sign of life for COMFYD_STALL_TIMEOUT")
+			if alone {
+				require.Eventually(t, func() bool {
+					return w.alice.Do(t.Context(), "GET", "/readyz", "", nil, nil).Code == http.StatusServiceUnavailable
+				},
+					time.Minute, 100*time.Millisecond, "the server is put aside")
+				gate.Open()
+				hung = time.Now()
+			}
+			on := w.attempted(id, 2, hung)
+			w.completes(id, 2)
+			w.recovered("ComfyUI hangs ("+name+")", hung, on)
+			gate.Open()
+			w.completes(w.submit(noise(2)), 1)
+			w.check()
+		})
+	}
+}
+
+// TestF09HungProcess stops the real ComfyUI with SIGSTOP: nothing answers any more. comfyd recycles it.
+func TestF09HungProcess(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes more than a minute: the long form has it")
+	}
+	w := newWorld(t)
+	w.serveLocal("COMFYD_STALL_TIMEOUT=20s")
+	id := w.submit(slow(t))
+	w.running(id)
+	pid := w.comfyUI()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	hung := time.Now()
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	on := w.attempted(id, 2, hung)
+	w.fired(w.comfyUI() != pid && dead(pid), "ComfyUI hung, HTTP dead; its process was replaced")
+	w.completes(id, 2)
+	w.recovered("ComfyUI hung, HTTP dead, recycled (stall timeout 20 s)", hung, on)
+	w.check()
+}
+
+// TestF10PartitionFromComfyUI breaks the network between comfyd and the real ComfyUI: shortly, then for so long that the
+// prompt is given up. After the heal nothing is published twice.
+func TestF10PartitionFromComfyUI(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		long  time.Duration
+		stall bool
+		short bool
+		most  float64
+	}{
+		{"cut for 3 s", 3 * time.Second, false, true, 1},
+		{"silent for 20 s", 20 * time.Second, true, false, 1},
+		{"cut for 15 s", 15 * time.Second, false, false, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if testing.Short() && !c.short {
+				t.Skip("the long form has it")
+			}
+			w, d := newWorld(t), newDoor(t)
+			w.gpu = d
+			net := newLink(t, d.Listener.Addr().String())
+			w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS=http://"+net.addr)
+			id := w.submit(slowOf(t, 5120))
+			w.running(id)
+			if c.stall {
+				net.stall()
+			} else {
+				net.cut()
+			}
+			<-time.After(c.long)
+			w.fired(net.hit() && w.status(id).State() == "RUNNING", "comfyd was cut off from ComfyUI, "+c.name)
+			healed := time.Now()
+			net.heal()
+			status := w.finish(id)
+			require.Equal(t, "COMPLETED", status["status"], "%v", status)
+			require.LessOrEqual(t, status["attempts"], c.most)
+			w.recovered(fmt.Sprintf("cut off from ComfyUI (%s, %v attempts), from the heal on", c.name, status["attempts"]), healed, time.Since(healed))
+			w.completes(w.submit(noise(int(time.Now().UnixNano()%1e9))), 1)
+			w.check()
+		})
+	}
+}
+
+// TestF29OversizedButValid asks the real ComfyUI for more memory than there is: that job fails with a reason, and the
+// next one completes.
+func TestF29OversizedButValid(t *testing.T) {
+	w, d := newWorld(t), newDoor(t)
+	w.gpu = d
+	w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+d.URL)
+	e := w.send(job{graph: `{"1":{"class_type":"EmptyImage","inputs":{"width":16384,"height":16384,"batch_size":4096,"color":0}},
+		"2":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"huge"},"_meta":{"title":"@MARK@"}}}`})
+	require.Equal(t, http.StatusAccepted, e.Code)
+	status := w.fails(e.Job, "out_of_memory")
+	require.EqualValues(t, 1, status["attempts"])
+	require.Equal(t, "1", status["node_id"])
+	w.fired(len(d.posts()) == 1, "a graph of 13 TB, valid by every limit of its nodes")
+	w.completes(w.submit(noise(int(time.Now().UnixNano()%1e9))), 1)
+	w.check()
+}
+
+// TestF19Cached sends the same workflow again and again, over a restart of comfyd: ComfyUI has it cached, and the outputs
+// are there each time.
+func TestF19Cached(t *testing.T) {
+	w, d := newWorld(t), newDoor(t)
+	w.gpu = d
+	p := w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+d.URL)
+	graph := noise(int(time.Now().UnixNano() % 1e9))
+	w.completes(w.submit(graph), 1)
+	require.Equal(t, true, w.completes(w.submit(graph), 1)["cached"])
+	p.kill()
+	p.start()
+	require.Equal(t, true, w.completes(w.submit(graph), 1)["cached"])
+	w.fired(true, "the same workflow three times, ComfyUI said that it was cached")
+	w.check()
+}
