@@ -14,6 +14,9 @@ demo: comfyui build ## Set everything up, run a real workflow, leave images in d
 test: ## Set everything up and run every test
 	@scripts/test.sh
 
+faults: ## Kill, cut off, starve and overfeed everything (docs/faults.md); FAULTS_RUNS=3 does it three times
+	@scripts/test.sh faults
+
 comfyui: ## Prepare a real ComfyUI on the CPU for demo and tests (a test tool, not for production)
 	@scripts/comfyui.sh >/dev/null
 
@@ -32,4 +35,4 @@ fuzz: ## Fuzz the graph parser for a minute
 clean: ## Remove what was built (data stays)
 	rm -rf bin demo
 
-.PHONY: help demo test comfyui build build-slim lint fuzz clean
+.PHONY: help demo test faults comfyui build build-slim lint fuzz clean
