@@ -68,6 +68,9 @@ func TestF06ComfyUIKilled(t *testing.T) {
 
 // TestF06LostThreeTimes kills ComfyUI each time that the job runs: after the third it fails, and says so readably.
 func TestF06LostThreeTimes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("workflows has it in small: the long form has it")
+	}
 	w, s := newWorld(t), fakecomfy.New(t)
 	w.gpu = doubles{s}
 	s.Hold("EmptyImage")
@@ -280,21 +283,20 @@ func TestF09HungProcess(t *testing.T) {
 // TestF10PartitionFromComfyUI breaks the network between comfyd and the real ComfyUI: shortly, then for so long that the
 // prompt is given up. After the heal nothing is published twice.
 func TestF10PartitionFromComfyUI(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes half a minute: the long form has it")
+	}
 	for _, c := range []struct {
 		name  string
 		long  time.Duration
 		stall bool
-		short bool
 		most  float64
 	}{
-		{"cut for 3 s", 3 * time.Second, false, true, 1},
-		{"silent for 20 s", 20 * time.Second, true, false, 1},
-		{"cut for 15 s", 15 * time.Second, false, false, 2},
+		{"cut for 3 s", 3 * time.Second, false, 1},
+		{"silent for 20 s", 20 * time.Second, true, 1},
+		{"cut for 15 s", 15 * time.Second, false, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if testing.Short() && !c.short {
-				t.Skip("the long form has it")
-			}
 			w, d := newWorld(t), newDoor(t)
 			w.gpu = d
 			net := newLink(t, d.Listener.Addr().String())

@@ -107,6 +107,31 @@ func TestF03KilledBeforeTheCallIDIsKnown(t *testing.T) {
 	w.check()
 }
 
+// TestBigResultAtModal: a result of fifty megabytes passes through comfyd to the store without being held in memory. It is
+// no fault; it needs the same processes.
+func TestBigResultAtModal(t *testing.T) {
+	w := newWorld(t)
+	_, p := w.atModal()
+	w.finish(w.submit(noise(1)))
+	before := p.resident()
+	var out map[string]any
+	most := p.most(func() {
+		id := w.submit(strings.ReplaceAll(noise(7), `"width":64,"height":64`, `"width":5632,"height":5632`))
+		require.Eventually(t, func() bool {
+			e := w.alice.Do(t.Context(), "GET", "/status/"+id+"?output=url", id, nil, nil)
+			out = e.Body
+			return ended(e.State())
+		}, 3*time.Minute, 20*time.Millisecond)
+	})
+	require.Equal(t, "COMPLETED", out["status"], "%v", out)
+	size := out["output"].(map[string]any)["images"].([]any)[0].(map[string]any)["size_bytes"].(float64)
+	require.Greater(t, size, 50e6)
+	t.Logf("a result of %.0f MB: comfyd grew from %d MB to %d MB at most", size/1e6, before/1e6, most/1e6)
+	require.Less(t, most-before, int64(64e6))
+	w.fired(true, "a result of fifty megabytes")
+	w.check()
+}
+
 // TestF18ContainerTakenAway preempts and kills the container that runs the prompt: Modal runs the call again, and the
 // client is told so.
 func TestF18ContainerTakenAway(t *testing.T) {

@@ -139,6 +139,9 @@ func TestF11PartitionFromTemporal(t *testing.T) {
 
 // TestF11AloneInThePartition: no other worker is there. When the network heals, the same worker goes on.
 func TestF11AloneInThePartition(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestF11PartitionFromTemporal is harder: the long form has it")
+	}
 	w, s := newWorld(t), fakecomfy.New(t)
 	w.gpu = doubles{s}
 	gate := s.Hold("EmptyImage")
@@ -150,11 +153,7 @@ func TestF11AloneInThePartition(t *testing.T) {
 	gate.Reached()
 	net.cut()
 	w.fired(net.hit(), "the only worker was cut off from Temporal")
-	long := 20 * time.Second
-	if testing.Short() {
-		long = 8 * time.Second
-	}
-	w.mustNot(s, long)
+	w.mustNot(s, 20*time.Second)
 	gate.Open()
 	healed := time.Now()
 	net.heal()

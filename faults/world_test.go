@@ -54,6 +54,9 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	if testing.Short() {
+		t.Parallel() // the rows mostly wait; the long form measures, and wants the machine for itself
+	}
 	w := &world{t: t, dir: t.TempDir(), history: &History{}, within: 4 * time.Minute, secrets: map[string][]byte{
 		"the API key of alice": []byte(aliceSecret), "the API key of bob": []byte(bobSecret), "the signing key": []byte(signingKey),
 	}}

@@ -43,4 +43,4 @@ linked='internal/embedded|internal/app|cmd/comfyd|/faults'
 (cd comfy && go test -race ./...)
 go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
 go test -timeout 25m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
-go test -short -timeout 10m ./faults # the fast rows; make faults runs them all
+go test -short -parallel 4 -timeout 10m ./faults # the fast rows, which mostly wait; make faults runs them all
