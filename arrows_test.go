@@ -42,6 +42,9 @@ var arrows = map[string][]string{
 	"internal/doctor":                  {"comfy", "backend", "examples", "modal", "internal/config", "internal/logs"},
 	"examples":                         {},
 	"internal/fakemodal/cmd/fakemodal": {"internal/fakemodal"},
+	"faults":                           {}, // the processes under test are programs
+	"faults/table":                     {},
+	"faults/temporald":                 {"comfy", "internal/embedded"},
 	"internal/app":                     {"*"},
 	"cmd/comfyd":                       {"internal/app", "internal/cli", "internal/config", "internal/doctor", "internal/logs"},
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that the tests need, then every test: a real ComfyUI on the CPU, Modal's real SDKs, a real S3 server; the Python
-# app of Modal, both Go modules.
+# app of Modal, both Go modules. With the argument "faults" the long form of the fault runner instead; more arguments choose
+# its rows: scripts/test.sh faults F3 F12.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -22,15 +23,24 @@ start_comfyui "$COMFYD_TEST_COMFYUI_DIR" "$port" "$work"
 export COMFYD_TEST_S3_SERVER="$work/versitygw" COMFYD_TEST_COMFYUI_DIR COMFYD_TEST_MODAL_PYTHON COMFYD_TEST_COMFYUI="http://127.0.0.1:$port"
 export COMFYD_TEST_COMFY_CLI=1
 
-echo "== lint"
-scripts/lint.sh
+if [ "${1:-}" != faults ]; then
+  echo "== lint"
+  scripts/lint.sh
+fi
 
 wait_for "$COMFYD_TEST_COMFYUI/system_stats" 300 "$comfyui_pid" || { cat "$work/log"; echo "ComfyUI did not start"; exit 1; }
+
+if [ "${1:-}" = faults ]; then
+  echo "== faults"
+  go run ./faults/table "${@:2}"
+  exit
+fi
 
 echo "== tests"
 (cd modal && "$COMFYD_TEST_MODAL_PYTHON" -m pytest -q)
 # The embedded Temporal server takes minutes to build with the race detector: what links it is tested without.
-linked='internal/embedded|internal/app|cmd/comfyd'
+linked='internal/embedded|internal/app|cmd/comfyd|/faults'
 (cd comfy && go test -race ./...)
 go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
-go test -timeout 25m $(go list ./... | grep -E "$linked")
+go test -timeout 25m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
+go test -short -parallel 4 -timeout 10m ./faults # the fast rows, which mostly wait; make faults runs them all
