@@ -14,6 +14,9 @@ demo: comfyui build ## Set everything up, run a real workflow, leave images in d
 test: ## Set everything up and run every test
 	@scripts/test.sh
 
+faults: ## Kill, cut off, starve and overfeed everything (docs/faults.md); FAULTS_RUNS=3 does it three times
+	@scripts/test.sh faults
+
 comfyui: ## Prepare a real ComfyUI on the CPU for demo and tests (a test tool, not for production)
 	@scripts/comfyui.sh >/dev/null
 
@@ -29,7 +32,10 @@ lint: ## gofmt, vet, staticcheck, workflowcheck
 fuzz: ## Fuzz the graph parser for a minute
 	cd comfy && $(GO) test -run '^$$' -fuzz FuzzParseGraph -fuzztime 60s .
 
+load: ## 1,000 jobs at once: memory, fairness, many waiting; prints a table of the figures
+	COMFYD_TEST_LOAD=1000 $(GO) test ./cmd/comfyd -count=1 -timeout 20m -v -run '^(TestLoad|TestFairness|TestManyWaitForABackend)$$'
+
 clean: ## Remove what was built (data stays)
 	rm -rf bin demo
 
-.PHONY: help demo test comfyui build build-slim lint fuzz clean
+.PHONY: help demo test faults comfyui build build-slim lint fuzz load clean

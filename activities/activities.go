@@ -34,7 +34,7 @@ type Options struct {
 	Backends []backend.Backend
 	// Elsewhere tells of pools that other workers serve; nil where there are none.
 	Elsewhere func(ctx context.Context) ([]backend.Pool, error)
-	// Closed tells whether a workflow run has ended.
+	// Closed tells whether a job has ended. One that was reset goes on.
 	Closed func(ctx context.Context, e Execution) (bool, error)
 	Store  Store
 	Limits Limits
@@ -62,8 +62,9 @@ func New(o Options) *Activities {
 // Close waits for the clean-up of jobs that have ended, as long as ctx allows.
 func (a *Activities) Close(ctx context.Context) { a.janitor.close(ctx) }
 
-// Execution is one run of a workflow.
-type Execution struct{ WorkflowID, RunID string }
+// Execution is a job in Temporal: its workflow ID, and the original run, which it keeps when it is reset. A job that has
+// taken the ID of a deleted one has another.
+type Execution struct{ WorkflowID, OriginalRunID string }
 
 // Job is what every activity is told about the job.
 type Job struct {
@@ -71,7 +72,11 @@ type Job struct {
 	// RunID is the workflow's original run: it survives a reset, and differs when an ID is used again.
 	RunID   string        `json:"run_id"`
 	Request comfy.Request `json:"request"`
+	// Avoid is the pool that lost the job's last submission: it comes last.
+	Avoid string `json:"avoid,omitempty"`
 }
+
+func (j Job) execution() Execution { return Execution{WorkflowID: j.ID, OriginalRunID: j.RunID} }
 
 // Placement is where a job runs, and under which limits.
 type Placement struct {

@@ -2,12 +2,9 @@ package activities
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"regexp"
 	"strings"
 	"time"
 
@@ -26,17 +23,6 @@ const (
 	// maxFiles of a job: each takes about 420 bytes of the result, and Temporal takes 2 MiB.
 	maxFiles = 3000
 )
-
-var plainID = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
-
-// outputPrefix is where a job's outputs lie in the store; their hash follows. The ID of a child that another team has
-// started may be any text: one that is no plain name goes by its hash.
-func outputPrefix(jobID string) string {
-	if !plainID.MatchString(jobID) {
-		jobID = fmt.Sprintf("~%x", sha256.Sum256([]byte(jobID)))
-	}
-	return "outputs/" + jobID + "/"
-}
 
 // graph reads a workflow from the store. It is short: nothing heartbeats meanwhile.
 func (a *Activities) graph(ctx context.Context, key string) ([]byte, error) {
@@ -77,7 +63,7 @@ func (a *Activities) slim(ctx context.Context, out *backend.Outcome, jobID strin
 			budget -= len(t.Text)
 			continue
 		}
-		blob, err := a.o.Store.PutHashed(ctx, outputPrefix(jobID), strings.NewReader(t.Text))
+		blob, err := a.o.Store.PutHashed(ctx, comfy.OutputPrefix(jobID), strings.NewReader(t.Text))
 		if err != nil {
 			return &backend.Error{Code: comfy.Storage, Message: "the store did not take a text of node " + t.NodeID, NodeID: t.NodeID, Cause: err}
 		}

@@ -82,7 +82,7 @@ func (a *Activities) collect(ctx context.Context, b backend.Backend, in CollectI
 		}
 	}
 	stored := storing{src: src}
-	blob, err := a.o.Store.PutHashed(ctx, outputPrefix(in.JobID), &stored)
+	blob, err := a.o.Store.PutHashed(ctx, comfy.OutputPrefix(in.JobID), &stored)
 	switch {
 	case stored.err != nil:
 		return nil, lost(f, stored.err)

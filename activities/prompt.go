@@ -76,17 +76,17 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 		case <-run.Done():
 		}
 	}()
-	rec := newRecorder(run, a.o.Store, outputPrefix(in.Job.ID), in.Earlier)
+	rec := newRecorder(run, a.o.Store, comfy.OutputPrefix(in.Job.ID), in.Earlier)
 	// To the very end: stopping a prompt takes longer than the heartbeat timeout.
 	defer rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})()
-	out, err := a.carry(run, b, p, rec)
+	out, err := a.carry(run, in.Job, b, p, rec)
 	if err == nil {
 		err = a.slim(run, out, in.Job.ID)
 	}
 	if out != nil {
-		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: execution(ctx)})
+		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: in.Job.execution()})
 	} else if h := rec.handle(); h != nil {
-		a.janitor.later(cleanup{backend: b, handle: *h, workflow: execution(ctx)})
+		a.janitor.later(cleanup{backend: b, handle: *h, workflow: in.Job.execution()})
 	}
 	switch {
 	case err == nil:
@@ -104,13 +104,16 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 }
 
 // carry runs the prompt, or goes on with the one that an earlier attempt has posted.
-func (a *Activities) carry(ctx context.Context, b backend.Backend, p *backend.Prompt, rec *recorder) (*backend.Outcome, error) {
+func (a *Activities) carry(ctx context.Context, job Job, b backend.Backend, p *backend.Prompt, rec *recorder) (*backend.Outcome, error) {
 	h := rec.handle()
-	if h != nil || activity.GetInfo(ctx).Attempt == 1 || b.Pool().Idempotent {
+	info := activity.GetInfo(ctx)
+	first := info.Attempt == 1 && info.WorkflowExecution.RunID == job.RunID
+	if h != nil || first || b.Pool().Idempotent {
 		return b.Run(ctx, p, h, rec)
 	}
-	// The earlier attempt has left no handle: either it died before it posted, or the heartbeat that held the handle
-	// never arrived. The prompt's ID is known all the same, so any server that has it is found.
+	// An earlier attempt, or a run that was reset since, has left no handle: either it died before it posted, or the
+	// heartbeat that held the handle never arrived. The prompt's ID is known all the same, so any server that has it is
+	// found.
 	out, err := b.Run(ctx, p, &backend.Handle{Pool: b.Pool().Name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
 	var be *backend.Error
 	if errors.As(err, &be) && be.Code == comfy.BackendLost && !be.Ran {
@@ -131,7 +134,7 @@ func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend
 		limit = backend.Errorf(comfy.BackendUnavailable, "the job waited for a GPU longer than its limit of %s", in.Placement.StartTimeout)
 	case temporal.IsCanceledError(cause):
 	default:
-		closed, err := a.o.Closed(context.WithoutCancel(ctx), execution(ctx))
+		closed, err := a.o.Closed(context.WithoutCancel(ctx), in.Job.execution())
 		if err != nil || !closed {
 			return again(&backend.Error{Code: comfy.BackendLost, Message: "the worker that carried the job has stopped", Cause: cause})
 		}
@@ -182,12 +185,6 @@ func (a *Activities) Stop(ctx context.Context, in PromptInput) error {
 	if err := a.halt(ctx, b, h, stopTimeout); err != nil {
 		return again(err)
 	}
-	a.janitor.later(cleanup{backend: b, handle: h, workflow: execution(ctx)})
+	a.janitor.later(cleanup{backend: b, handle: h, workflow: in.Job.execution()})
 	return nil
-}
-
-// execution is the workflow run that an activity belongs to.
-func execution(ctx context.Context) Execution {
-	w := activity.GetInfo(ctx).WorkflowExecution
-	return Execution{WorkflowID: w.ID, RunID: w.RunID}
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/comfyd/comfyd/comfy"
 )
 
-var job = activities.Job{ID: "job-1", RunID: "run-1", Request: comfy.Request{
+var job = activities.Job{ID: "job-1", RunID: "default-test-run-id", Request: comfy.Request{
 	Workflow: json.RawMessage(`{"1":{"class_type":"EmptyImage","inputs":{"width":64}},"2":{"class_type":"SaveImage","inputs":{"images":["1",0]}}}`),
 }}
 

@@ -25,8 +25,9 @@ const (
 )
 
 // WarmUp answers where the job runs: the first pool, in order of preference, that has the nodes and models of the graph,
-// is well and has a slot free; where all are full, the first. It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as
-// the job may wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
+// is well and has a slot free; where all are full, the first. The pool that lost the job last comes after all others.
+// It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as the job may
+// wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
 	p, err := a.prompt(ctx, job, 0, false)
 	if err != nil {
@@ -70,7 +71,7 @@ var errWait = errors.New("wait")
 func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Placement, error) {
 	var waits []string
 	var refused *backend.Error
-	var queue *backend.Pool // well, but full
+	var queue, avoided *backend.Pool // well, but full; well, but has just lost the job
 	want := backend.WantOf(&job.Request)
 	for _, b := range a.o.Backends {
 		if !want.Fits(b.Pool()) {
@@ -80,10 +81,12 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 		err := b.Ready(ctx, p)
 		if err == nil {
 			pool := b.Pool()
-			if !a.load.full(pool) {
+			switch {
+			case pool.Name == job.Avoid:
+				avoided = &pool
+			case !a.load.full(pool):
 				return a.take(job, pool), nil
-			}
-			if queue == nil {
+			case queue == nil:
 				queue = &pool
 			}
 			continue
@@ -100,6 +103,9 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	}
 	if pool := a.elsewhere(ctx, job); pool != nil {
 		return a.placement(job, *pool), nil
+	}
+	if avoided != nil {
+		return a.take(job, *avoided), nil
 	}
 	if len(waits) == 0 && refused != nil {
 		return nil, fail(refused)
@@ -127,12 +133,17 @@ func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 		return nil
 	}
 	want := backend.WantOf(&job.Request)
+	var avoided *backend.Pool
 	for _, p := range pools {
-		if want.Fits(p) && a.backend(p.Name) == nil {
+		switch {
+		case !want.Fits(p) || a.backend(p.Name) != nil:
+		case p.Name == job.Avoid:
+			avoided = &p
+		default:
 			return &p
 		}
 	}
-	return nil
+	return avoided
 }
 
 // take places a job on a pool that this worker serves itself.

@@ -16,6 +16,11 @@ const (
 	maxClosedBytes = 32 << 20
 	maxBody        = 256 << 10
 	maxClosedJobs  = 1 << 16
+	// recheckAfter is how long an ended job is told from memory before Temporal is asked whether it is known still:
+	// another replica may have deleted it, or its retention may be over.
+	recheckAfter = 5 * time.Second
+	// maxDeleted is how many deleted jobs are remembered, so that a read which began before brings none of them back.
+	maxDeleted = 4096
 )
 
 // openJobs remembers for a moment what was read of open jobs, so that many pollers cost one read.
@@ -47,16 +52,21 @@ func (o *openJobs) get(id string, now time.Time) *job {
 func (o *openJobs) add(j *job, now time.Time) { o.jobs.Add(j.id, openJob{job: j, at: now}) }
 func (o *openJobs) forget(id string)          { o.jobs.Remove(id) }
 
-// closedJobs remembers jobs that have ended, which never change, up to a number of bytes.
+// closedJobs remembers jobs that have ended, which never change but for being forgotten, up to a number of bytes.
 type closedJobs struct {
 	mu   sync.Mutex
-	jobs *simplelru.LRU[string, *job]
+	jobs *simplelru.LRU[string, closedJob]
 	size int
+}
+
+type closedJob struct {
+	*job
+	checked time.Time // when Temporal last knew it
 }
 
 func newClosedJobs() *closedJobs {
 	c := &closedJobs{}
-	jobs, err := simplelru.NewLRU(maxClosedJobs, func(_ string, j *job) { c.size -= sizeOf(j) })
+	jobs, err := simplelru.NewLRU(maxClosedJobs, func(_ string, j closedJob) { c.size -= sizeOf(j.job) })
 	if err != nil {
 		panic(err) // the size is a constant above zero
 	}
@@ -64,41 +74,69 @@ func newClosedJobs() *closedJobs {
 	return c
 }
 
-// get returns nil where the job is unknown, or is so old that Temporal may have forgotten it.
-func (c *closedJobs) get(id string, now time.Time) *job {
+// get returns nil where the job is unknown, or is so old that Temporal may have forgotten it; due says that Temporal has
+// to be asked again.
+func (c *closedJobs) get(id string, now time.Time) (j *job, due bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	j, ok := c.jobs.Get(id)
+	hit, ok := c.jobs.Get(id)
 	if !ok {
-		return nil
+		return nil, false
 	}
-	if now.After(*j.status.ExpiresAt) {
+	if now.After(*hit.status.ExpiresAt) {
 		c.jobs.Remove(id)
-		return nil
+		return nil, false
 	}
-	return j
+	return hit.job, now.Sub(hit.checked) >= recheckAfter
+}
+
+// confirm notes that Temporal has been asked about this very run.
+func (c *closedJobs) confirm(j *job, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if hit, ok := c.jobs.Peek(j.id); ok && hit.runID == j.runID {
+		hit.checked = now
+		c.jobs.Add(j.id, hit) // in place of what was there: the size stays
+	}
+}
+
+// forget drops this very run.
+func (c *closedJobs) forget(j *job) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if hit, ok := c.jobs.Peek(j.id); ok && hit.runID == j.runID {
+		c.jobs.Remove(j.id)
+	}
 }
 
 // add takes a job that has ended; from here on nobody changes it.
-func (c *closedJobs) add(j *job) {
+func (c *closedJobs) add(j *job, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.put(closedJob{job: j, checked: now})
+}
+
+func (c *closedJobs) put(j closedJob) {
 	c.jobs.Remove(j.id)
 	c.jobs.Add(j.id, j)
-	c.size += sizeOf(j)
+	c.size += sizeOf(j.job)
 	for c.size > maxClosedBytes && c.jobs.Len() > 1 {
 		c.jobs.RemoveOldest()
 	}
 }
 
-// addBody remembers the whole answer beside the job, where it is small.
+// addBody remembers the whole answer beside the job, where it is small and the job is there still.
 func (c *closedJobs) addBody(j *job, body []byte) {
 	if len(body) > maxBody {
 		return
 	}
 	with := *j
 	with.body = body
-	c.add(&with)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if hit, ok := c.jobs.Peek(j.id); ok && hit.runID == j.runID {
+		c.put(closedJob{job: &with, checked: hit.checked})
+	}
 }
 
 // sizeOf is about what a job takes in memory.

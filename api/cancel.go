@@ -40,6 +40,11 @@ func (s *Server) cancel(c *fiber.Ctx) error {
 	case comfy.Failed:
 		return c.Status(http.StatusOK).JSON(failedBody(&j.status))
 	}
+	return sendCanceling(c, j)
+}
+
+// sendCanceling answers for a job that has not ended yet.
+func sendCanceling(c *fiber.Ctx, j *job) error {
 	canceling := runningBody(&j.status)
 	canceling.Phase = comfy.PhaseCanceling
 	return c.Status(http.StatusAccepted).JSON(canceling)

@@ -56,7 +56,7 @@ func (s *Server) download(c *fiber.Ctx) error {
 	ctx, cancel := context.WithTimeout(s.life, checkTimeout)
 	defer cancel()
 	if err := s.checkOutput(ctx, out); err != nil {
-		return err
+		return s.explainLoss(j, err)
 	}
 	return s.sendOutput(c, out)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/gofiber/fiber/v2"
 	"go.temporal.io/api/serviceerror"
@@ -215,6 +216,9 @@ func temporalError(err error) *Error {
 func storeError(err error) *Error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return failf(CodeStorage, "The store did not answer in time. Try again.").because(err)
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return failf(CodeStorage, "The store is full. Nothing was accepted; try again when there is room.").because(err)
 	}
 	return failf(CodeStorage, "The store cannot be used at the moment. Try again.").because(err)
 }

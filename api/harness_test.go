@@ -47,7 +47,7 @@ func newHarness(t *testing.T, change ...func(*Options)) *harness {
 func newTunedHarness(t *testing.T, tune func(*Server), change ...func(*Options)) *harness {
 	h := &harness{
 		t: t, temporal: &fakeTemporal{runs: map[string]*fakeRun{}},
-		store:    &fakeStore{objects: map[string][]byte{}, sizes: map[string]int64{}},
+		store:    &fakeStore{objects: map[string][]byte{}, sizes: map[string]int64{}, times: map[string]time.Time{}},
 		catalogs: &fakeCatalogs{}, log: &lockedBuffer{},
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 20 * time.Second},
 	}

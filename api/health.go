@@ -32,6 +32,8 @@ type readyBody struct {
 	Temporal part   `json:"temporal"`
 	Store    part   `json:"store"`
 	Backend  part   `json:"backend"`
+	// Disk is about the file systems of the data folder and of a store that is a folder.
+	Disk part `json:"disk"`
 }
 
 // readiness is the last answer of /readyz.
@@ -73,8 +75,14 @@ func (s *Server) readyNow() readyBody {
 	all.Go(func() {
 		body.Backend = s.partOf("backend", s.catalogs.Alive(ctx), "No backend is alive; jobs are accepted and wait.")
 	})
+	all.Go(func() {
+		body.Disk = part{OK: true}
+		if err := s.admission.space.now(s); err != nil {
+			body.Disk = s.partOf("disk", err, "The disk is nearly full; no job is accepted.")
+		}
+	})
 	all.Wait()
-	if !body.Temporal.OK || !body.Store.OK || !body.Backend.OK {
+	if !body.Temporal.OK || !body.Store.OK || !body.Backend.OK || !body.Disk.OK {
 		body.Status = "down"
 	}
 	s.ready.last, s.ready.at = body, s.now()

@@ -145,7 +145,7 @@ func TestHealth(t *testing.T) {
 	}
 	a = ready()
 	require.Equal(t, 200, a.status, "%s", a.raw)
-	require.JSONEq(t, `{"status":"ok","temporal":{"ok":true},"store":{"ok":true},"backend":{"ok":true}}`, string(a.raw))
+	require.JSONEq(t, `{"status":"ok","temporal":{"ok":true},"store":{"ok":true},"backend":{"ok":true},"disk":{"ok":true}}`, string(a.raw))
 	h.catalogs.dead = io.ErrClosedPipe
 	require.Equal(t, 200, h.do("GET", "/readyz", "").status, "remembered for a second")
 	a = ready()

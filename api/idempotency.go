@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 // jobNamespace is the root of the version 5 UUIDs of jobs with an Idempotency-Key. Changing it forgets all keys.
@@ -42,9 +43,26 @@ func (s *Server) replay(ctx context.Context, id string, memo comfy.Submission) (
 	if err != nil {
 		return false, temporalError(err)
 	}
-	first, ok := submissionOf(described)
+	info := described.GetWorkflowExecutionInfo()
+	if !isOpen(info.GetStatus()) && s.isDeleted(ctx, id, info.GetExecution().GetRunId()) {
+		return false, failf(CodeUnavailable, "The job under this Idempotency-Key was deleted, and Temporal is about to forget it, within a minute. Try again.")
+	}
+	first, ok := submissionOf(info)
 	if !ok || first.Tenant != memo.Tenant || first.Digest != memo.Digest {
 		return false, failf(CodeIdempotencyKeyReuse, "This Idempotency-Key was used for a different request before. Use a new key for a new job.")
+	}
+	return true, nil
+}
+
+// exists tells whether Temporal has a job of this ID, open or ended.
+func (s *Server) exists(ctx context.Context, id string) (bool, error) {
+	_, err := s.temporal.DescribeWorkflowExecution(ctx, id, "")
+	var missing *serviceerror.NotFound
+	if errors.As(err, &missing) {
+		return false, nil
+	}
+	if err != nil {
+		return false, temporalError(err)
 	}
 	return true, nil
 }
@@ -65,4 +83,29 @@ func labels(metadata map[string]string) []string {
 	}
 	slices.Sort(pairs)
 	return pairs
+}
+
+// storedKeys are the objects of the store that a job reads.
+func storedKeys(r *comfy.Request) []string {
+	var keys []string
+	for _, in := range r.Images {
+		keys = append(keys, in.Ref)
+	}
+	if r.WorkflowRef != "" {
+		keys = append(keys, r.WorkflowRef)
+	}
+	return keys
+}
+
+// marks are the values of the search attribute that tells which jobs use an object of the store.
+func marks(r *comfy.Request) []string {
+	var all []string
+	for _, key := range storedKeys(r) {
+		all = append(all, visibility.Mark(key))
+	}
+	if len(all) == 0 {
+		return []string{visibility.None}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }

@@ -68,8 +68,6 @@ func checkNames(images []imageField) error {
 	return nil
 }
 
-func inputPrefix(tenant string) string { return "inputs/" + tenant + "/" }
-
 // storeImages moves the files of a submission to the store.
 func (s *Server) storeImages(ctx context.Context, tenant string, images []imageField) ([]comfy.Input, error) {
 	inputs := make([]comfy.Input, 0, len(images))
@@ -106,11 +104,16 @@ func (s *Server) storeImage(ctx context.Context, tenant string, img imageField) 
 // ownInput finds a file that this tenant uploaded before. Another tenant's is missing like one that never was.
 func (s *Server) ownInput(ctx context.Context, tenant, name, ref string) (comfy.Input, error) {
 	missing := failf(CodeInvalidInput, "There is no uploaded file with this ref. Upload it with POST /inputs.")
-	sum, ok := strings.CutPrefix(ref, inputPrefix(tenant))
+	sum, ok := strings.CutPrefix(ref, comfy.InputPrefix(tenant))
 	if raw, err := hex.DecodeString(sum); !ok || err != nil || len(raw) != 32 || strings.ToLower(sum) != sum {
 		return comfy.Input{}, missing
 	}
-	blob, err := s.store.Stat(ctx, ref)
+	// Somebody may be about to remove it: from here on it is seen to be in use.
+	err := s.store.Touch(ctx, ref)
+	var blob comfy.Blob
+	if err == nil {
+		blob, err = s.store.Stat(ctx, ref)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return comfy.Input{}, missing
 	}
@@ -123,7 +126,7 @@ func (s *Server) ownInput(ctx context.Context, tenant, name, ref string) (comfy.
 // storeInput keeps a file by its content. It is not looked into: what ComfyUI can read, ComfyUI decides.
 func (s *Server) storeInput(ctx context.Context, tenant, name string, r io.Reader) (comfy.Input, error) {
 	watched := &watchedReader{r: r}
-	blob, err := s.store.PutHashed(ctx, inputPrefix(tenant), watched)
+	blob, err := s.store.PutHashed(ctx, comfy.InputPrefix(tenant), watched)
 	if watched.err != nil {
 		return comfy.Input{}, watched.err
 	}

@@ -24,6 +24,9 @@ func (s *Server) upload(c *fiber.Ctx) error {
 	if err := requirePlain(c); err != nil {
 		return err
 	}
+	if err := s.admission.room(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(s.life, storeTimeout)
 	defer cancel()
 	media, params, err := mime.ParseMediaType(c.Get(fiber.HeaderContentType, fiber.MIMEOctetStream))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/url"
 	"regexp"
 	"time"
@@ -24,6 +25,9 @@ type Temporal interface {
 	CancelWorkflow(ctx context.Context, workflowID, runID string) error
 	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
 	QueryWorkflowWithOptions(ctx context.Context, request *client.QueryWorkflowWithOptionsRequest) (*client.QueryWorkflowWithOptionsResponse, error)
+	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
+	WorkflowService() workflowservice.WorkflowServiceClient
+	CountWorkflow(ctx context.Context, request *workflowservice.CountWorkflowExecutionsRequest) (*workflowservice.CountWorkflowExecutionsResponse, error)
 	CheckHealth(ctx context.Context, request *client.CheckHealthRequest) (*client.CheckHealthResponse, error)
 }
 
@@ -34,6 +38,12 @@ type Store interface {
 	// Open reads length bytes from offset; a negative length means up to the end.
 	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 	Stat(ctx context.Context, key string) (comfy.Blob, error)
+	// Touch brings an object's Modified up to the present.
+	Touch(ctx context.Context, key string) error
+	Put(ctx context.Context, key string, r io.Reader) (comfy.Blob, error)
+	// Delete removes an object; one that is not there is no error.
+	Delete(ctx context.Context, key string) error
+	List(ctx context.Context, prefix string) iter.Seq2[comfy.Blob, error]
 	// Ping tells whether the store can be reached.
 	Ping(ctx context.Context) error
 }
@@ -56,7 +66,7 @@ type Key struct {
 // Options of a [Server]. Temporal, Store, Catalogs, Keys, SigningKey and Log must be set.
 type Options struct {
 	Temporal  Temporal
-	Namespace string // Temporal's, for messages
+	Namespace string // Temporal's; it must be the one that Temporal is connected to
 	Store     Store
 	Catalogs  Catalogs
 	// Keys that open the API; at least one.
@@ -77,6 +87,11 @@ type Options struct {
 	// StartTimeout, RunTimeout and MaxRunTimeout bound a job: its wait, its run where the request names no limit, and
 	// the limit that a request may name. 0 means 1 h, 30 min and 24 h.
 	StartTimeout, RunTimeout, MaxRunTimeout time.Duration
+	// MaxOpenJobs and MaxOpenJobsPerTenant bound the jobs that wait or run; one more is refused. 0 means 20,000 and 10,000.
+	MaxOpenJobs, MaxOpenJobsPerTenant int
+	// Space tells whether the disks that jobs and files are kept on have room: nil, or an error for a person, which names
+	// settings and no paths. Nil: nobody asks.
+	Space func(ctx context.Context) error
 	// Retention is how long Temporal remembers a job that has ended; 0 means 7 days.
 	Retention time.Duration
 	Log       logrus.FieldLogger
@@ -131,6 +146,8 @@ func (o *Options) complete() error {
 	fill(&o.StartTimeout, time.Hour)
 	fill(&o.RunTimeout, 30*time.Minute)
 	fill(&o.MaxRunTimeout, 24*time.Hour)
+	fill(&o.MaxOpenJobs, 20_000)
+	fill(&o.MaxOpenJobsPerTenant, 10_000)
 	fill(&o.Retention, 7*24*time.Hour)
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
@@ -17,8 +19,10 @@ import (
 )
 
 const (
-	readTimeout  = 5 * time.Second
-	queryTimeout = time.Second
+	readTimeout = 5 * time.Second
+	// recheckTimeout bounds what a job told from memory waits for a Temporal that does not answer.
+	recheckTimeout = time.Second
+	queryTimeout   = time.Second
 	// queryPatience is how long a status waits for the workflow's own answer when Temporal's is there. Without a
 	// worker nobody answers a query, and reads never depend on one.
 	queryPatience = 250 * time.Millisecond
@@ -28,6 +32,7 @@ const (
 // job is a job as last read. It is shared between requests and never changed once it is read.
 type job struct {
 	id, runID, tenant string
+	submitted         bool // through the API, rather than started as a child by others
 	status            comfy.Status
 	body              []byte // the whole answer of a job that has ended, where it is kept
 }
@@ -36,7 +41,10 @@ func (j *job) ended() bool { return j.status.State != comfy.Running }
 
 // job reads a job of a tenant. Somebody else's, and what is no job of comfyd, does not exist.
 func (s *Server) job(id, tenant string) (*job, error) {
-	j := s.closed.get(id, s.now())
+	j, due := s.closed.get(id, s.now())
+	if due && !s.known(j) {
+		j = nil
+	}
 	if j == nil {
 		j = s.open.get(id, s.now())
 	}
@@ -51,10 +59,28 @@ func (s *Server) job(id, tenant string) (*job, error) {
 		}
 		j = shared.(*job)
 	}
-	if j.tenant != tenant {
+	if j.tenant != tenant || s.deleted.Contains(j.runID) {
 		return nil, notFound()
 	}
 	return j, nil
+}
+
+// known asks Temporal whether it still knows a job that is told from memory: one question for all who ask at a time.
+// While Temporal and the store do not answer, what is remembered counts.
+func (s *Server) known(j *job) bool {
+	there, _, _ := s.rechecks.Do(j.runID, func() (any, error) {
+		ctx, cancel := context.WithTimeout(s.life, recheckTimeout)
+		defer cancel()
+		_, err := s.temporal.DescribeWorkflowExecution(ctx, j.id, j.runID)
+		var gone *serviceerror.NotFound
+		if errors.As(err, &gone) || s.isDeleted(ctx, j.id, j.runID) {
+			s.closed.forget(j)
+			return false, nil
+		}
+		s.closed.confirm(j, s.now())
+		return true, nil
+	})
+	return there.(bool)
 }
 
 // freshJob reads a job anew, without what others have read a moment ago.
@@ -89,14 +115,17 @@ func (s *Server) read(id string) (*job, error) {
 		id: id, runID: info.GetExecution().GetRunId(), tenant: s.opts.DefaultTenant,
 		status: comfy.Status{ID: id, State: comfy.Running, Phase: comfy.PhaseQueued, CreatedAt: info.GetStartTime().AsTime()},
 	}
-	if sub, ok := submissionOf(described); ok {
-		j.tenant = sub.Tenant
+	if sub, ok := submissionOf(info); ok {
+		j.tenant, j.submitted = sub.Tenant, true
 	}
-	if info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING && info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_PAUSED {
+	if !isOpen(info.GetStatus()) {
+		if s.isDeleted(ctx, id, j.runID) {
+			return nil, notFound()
+		}
 		if err := s.readEnd(ctx, j, described); err != nil {
 			return nil, err
 		}
-		s.closed.add(j)
+		s.closed.add(j, s.now())
 		return j, nil
 	}
 	var own *comfy.Status
@@ -193,8 +222,8 @@ func knownCode(code comfy.Code) bool {
 }
 
 // submissionOf reads the start memo. Jobs that others start as children have none.
-func submissionOf(described *workflowservice.DescribeWorkflowExecutionResponse) (comfy.Submission, bool) {
-	payload, ok := described.GetWorkflowExecutionInfo().GetMemo().GetFields()[comfy.MemoSubmission]
+func submissionOf(info *workflow.WorkflowExecutionInfo) (comfy.Submission, bool) {
+	payload, ok := info.GetMemo().GetFields()[comfy.MemoSubmission]
 	var sub comfy.Submission
 	if !ok || converter.GetDefaultDataConverter().FromPayload(payload, &sub) != nil {
 		return comfy.Submission{}, false

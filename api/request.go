@@ -8,6 +8,8 @@ import (
 	"io"
 	"regexp"
 	"strings"
+
+	"github.com/comfyd/comfyd/comfy"
 )
 
 // Limits of a submission's parts.
@@ -204,9 +206,6 @@ func (s *submission) decodeExtraPNGInfo(dec *json.Decoder) error {
 // validPool is how a backend may be called; its name is part of a task queue's.
 var validPool = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 
-// validGPU is how a GPU may be called: Modal's names, with a count ("H100", "A100-80GB", "H100!", "L40S:2").
-var validGPU = regexp.MustCompile(`^[A-Za-z0-9-]{1,32}[!+]?(:[1-8])?$`)
-
 // check looks at what can be wrong in fields that were decoded well.
 func (s *submission) check(maxRun int) error {
 	switch {
@@ -218,7 +217,7 @@ func (s *submission) check(maxRun int) error {
 		return failf(CodeInvalidRequest, "priority is %d; it must be 1 (first) to 5 (last).", s.priority)
 	case s.backend != "" && !validPool.MatchString(s.backend):
 		return failf(CodeInvalidRequest, "backend: a name has 1 to 64 small letters, digits and dashes.")
-	case s.gpu != "" && !validGPU.MatchString(s.gpu):
+	case s.gpu != "" && !comfy.ValidGPU(s.gpu):
 		return failf(CodeInvalidRequest, "gpu: %q is no name of a GPU, such as H100 or A100-80GB.", shorten(s.gpu))
 	}
 	return checkNames(s.images)

@@ -77,7 +77,7 @@ func (s *Server) sendResult(c *fiber.Ctx, j *job, links bool) error {
 	defer cancel()
 	if !links {
 		if err := s.checkStored(ctx, j.status.Result); err != nil {
-			return err
+			return s.explainLoss(j, err)
 		}
 	}
 	stream, err := s.composeResult(ctx, c, j, links)

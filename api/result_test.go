@@ -202,16 +202,18 @@ func TestClosedJobsAreBounded(t *testing.T) {
 	expires := time.Now().Add(time.Hour)
 	for i := range 1000 {
 		j := &job{id: fmt.Sprint(i), status: comfy.Status{ExpiresAt: &expires}}
-		c.add(j)
+		c.add(j, time.Now())
 		c.addBody(j, make([]byte, maxBody))
 	}
 	require.LessOrEqual(t, c.size, maxClosedBytes)
 	require.Greater(t, c.size, maxClosedBytes/2)
-	require.NotNil(t, c.get("999", time.Now()))
-	require.Nil(t, c.get("0", time.Now()))
+	newest, _ := c.get("999", time.Now())
+	require.NotNil(t, newest)
+	oldest, _ := c.get("0", time.Now())
+	require.Nil(t, oldest)
 	total := 0
 	for _, j := range c.jobs.Values() {
-		total += sizeOf(j)
+		total += sizeOf(j.job)
 	}
 	require.Equal(t, total, c.size)
 }
@@ -220,7 +222,8 @@ func TestKeepsNoLargeBody(t *testing.T) {
 	h := newHarness(t)
 	id := h.large(maxBody)
 	fetch(t, h, id)
-	require.Nil(t, h.server.closed.get(id, time.Now()).body)
+	remembered, _ := h.server.closed.get(id, time.Now())
+	require.Nil(t, remembered.body)
 }
 
 // brokenStore fails after the first hundred kilobytes of an object.

@@ -26,7 +26,7 @@ func (s *Server) routes() {
 	if len(s.opts.CORSOrigins) > 0 {
 		s.app.Use(cors.New(cors.Config{
 			AllowOrigins:  strings.Join(s.opts.CORSOrigins, ","),
-			AllowMethods:  "GET,HEAD,POST",
+			AllowMethods:  "GET,HEAD,POST,DELETE",
 			AllowHeaders:  strings.Join([]string{fiber.HeaderAuthorization, fiber.HeaderContentType, headerIdempotencyKey, headerRequestID}, ","),
 			ExposeHeaders: strings.Join([]string{headerRequestID, headerReplayed, fiber.HeaderRetryAfter, fiber.HeaderETag}, ","),
 			MaxAge:        600,
@@ -40,7 +40,9 @@ func (s *Server) routes() {
 
 	s.app.Post("/submit_workflow", s.authenticate, s.submit)
 	s.app.Get("/status/:id", s.authenticate, s.status)
+	s.app.Get("/jobs", s.authenticate, s.list)
 	s.app.Get("/jobs/:id", s.authenticate, s.status)
+	s.app.Delete("/jobs/:id", s.authenticate, s.remove)
 	s.app.Post("/cancel/:id", s.authenticate, s.cancel)
 	s.app.Post("/inputs", s.authenticate, s.upload)
 }
@@ -87,7 +89,7 @@ func (s *Server) observe(c *fiber.Ctx) error {
 		"method": c.Method(), "path": c.Path(), "status": c.Response().StatusCode(),
 		"duration_ms": time.Since(start).Milliseconds(), "ip": c.IP(),
 	})
-	if c.Method() == fiber.MethodPost {
+	if c.Method() == fiber.MethodPost || c.Method() == fiber.MethodDelete {
 		log.Info("request")
 	} else {
 		log.Debug("request")

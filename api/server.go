@@ -13,8 +13,11 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/comfyd/comfyd/internal/removal"
 )
 
 // Limits of one connection.
@@ -37,12 +40,19 @@ type Server struct {
 	signer   *signer
 	now      func() time.Time
 
-	closed  *closedJobs
-	open    *openJobs
-	reads   singleflight.Group
-	waiters atomic.Int64
-	memory  *budget
-	ready   readiness
+	closed     *closedJobs
+	open       *openJobs
+	deleted    *lru.Cache[string, struct{}] // runs
+	reads      singleflight.Group
+	rechecks   singleflight.Group
+	remover    *removal.Remover
+	waiters    atomic.Int64
+	memory     *budget
+	deleteWait time.Duration // how long a DELETE holds for a job to end that it has canceled
+	ready      readiness
+
+	admission   *admission
+	withdrawals *withdrawals
 
 	// life ends when the last response is out; draining ends when the server begins to stop, so that nobody holds it up.
 	life     context.Context
@@ -50,6 +60,8 @@ type Server struct {
 	draining context.Context
 	drain    context.CancelFunc
 	lingers  sync.WaitGroup
+	// background are the goroutines that no request waits for to their end; they end with life.
+	background sync.WaitGroup
 
 	mu        sync.Mutex
 	listeners []net.Listener
@@ -66,10 +78,17 @@ func New(o Options) (*Server, error) {
 		signer: newSigner(o.SigningKey, o.Keys, o.DefaultTenant),
 		now:    time.Now,
 		closed: newClosedJobs(), open: newOpenJobs(),
-		memory: newBudget(bodiesInMemory * o.BodyLimit),
+		memory: newBudget(bodiesInMemory * o.BodyLimit), deleteWait: deleteWait,
 	}
+	deleted, err := lru.New[string, struct{}](maxDeleted)
+	if err != nil {
+		return nil, err
+	}
+	s.deleted = deleted
+	s.remover = &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, Store: o.Store}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(s.life)
+	s.admission, s.withdrawals = newAdmission(s), newWithdrawals()
 	s.build()
 	return s, nil
 }
@@ -119,6 +138,7 @@ func (s *Server) Serve(l net.Listener) error {
 // Shutdown stops listening, lets requests end, and returns when all have, or with ctx's error when it ends first.
 // Requests that wait for a job's end are answered at once.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.background.Wait()
 	defer s.endLife()
 	s.drain()
 	// The HTTP library knows a listener only from some moment within Serve on.

@@ -5,11 +5,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
@@ -20,13 +25,15 @@ type fakeStore struct {
 	mu      sync.Mutex
 	objects map[string][]byte
 	err     error
+	times   map[string]time.Time
+	putErr  error
 	sizes   map[string]int64 // endless objects of this size, for large downloads
 	opened  atomic.Int64
 }
 
 func (f *fakeStore) PutHashed(_ context.Context, prefix string, r io.Reader) (comfy.Blob, error) {
-	if f.err != nil {
-		return comfy.Blob{}, f.err
+	if err := f.failure(); err != nil {
+		return comfy.Blob{}, err
 	}
 	raw, err := io.ReadAll(r)
 	if err != nil {
@@ -40,13 +47,13 @@ func (f *fakeStore) put(prefix string, raw []byte) comfy.Blob {
 	key := prefix + hex.EncodeToString(sum[:])
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.objects[key] = raw
+	f.objects[key], f.times[key] = raw, time.Now()
 	return comfy.Blob{Key: key, Size: int64(len(raw)), SHA256: hex.EncodeToString(sum[:])}
 }
 
 func (f *fakeStore) Open(_ context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if f.err != nil {
-		return nil, f.err
+	if err := f.failure(); err != nil {
+		return nil, err
 	}
 	f.opened.Add(1)
 	f.mu.Lock()
@@ -66,8 +73,8 @@ func (f *fakeStore) Open(_ context.Context, key string, offset, length int64) (i
 }
 
 func (f *fakeStore) Stat(_ context.Context, key string) (comfy.Blob, error) {
-	if f.err != nil {
-		return comfy.Blob{}, f.err
+	if err := f.failure(); err != nil {
+		return comfy.Blob{}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -78,10 +85,74 @@ func (f *fakeStore) Stat(_ context.Context, key string) (comfy.Blob, error) {
 	if !ok {
 		return comfy.Blob{}, fmt.Errorf("stat %s: %w", key, fs.ErrNotExist)
 	}
+	return comfy.Blob{Key: key, Size: int64(len(raw)), Modified: f.times[key]}, nil
+}
+
+func (f *fakeStore) Touch(ctx context.Context, key string) error {
+	if _, err := f.Stat(ctx, key); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.times[key] = time.Now()
+	return nil
+}
+
+func (f *fakeStore) Put(_ context.Context, key string, r io.Reader) (comfy.Blob, error) {
+	raw, err := io.ReadAll(r)
+	if err = errors.Join(err, f.err, f.putErr); err != nil {
+		return comfy.Blob{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.objects[key], f.times[key] = raw, time.Now()
 	return comfy.Blob{Key: key, Size: int64(len(raw))}, nil
 }
 
-func (f *fakeStore) Ping(context.Context) error { return f.err }
+func (f *fakeStore) Delete(_ context.Context, key string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.objects, key)
+	return f.err
+}
+
+func (f *fakeStore) List(ctx context.Context, prefix string) iter.Seq2[comfy.Blob, error] {
+	return func(yield func(comfy.Blob, error) bool) {
+		for _, key := range f.keys(prefix) {
+			if b, err := f.Stat(ctx, key); !yield(b, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (f *fakeStore) keys(prefix string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var keys []string
+	for key := range f.objects {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func (f *fakeStore) Ping(context.Context) error { return f.failure() }
+
+// fail makes every call fail, while the server may be using the store.
+func (f *fakeStore) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func (f *fakeStore) failure() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
 
 // counted counts itself out on Close.
 type counted struct {

@@ -46,6 +46,14 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
+	tenant := about(c).tenant
+	id := jobID(tenant, key)
+	about(c).callID = id
+	leave, err := s.admit(tenant, key, id) // before the body: it may be large
+	if err != nil {
+		return err
+	}
+	leave(false)
 	sub, err := s.readSubmission(c)
 	if err != nil {
 		return err
@@ -57,9 +65,11 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	if err := sub.check(int(s.opts.MaxRunTimeout / time.Second)); err != nil {
 		return err
 	}
-	j := &newJob{tenant: about(c).tenant, key: key, graph: graph, sub: sub, requestID: about(c).id}
-	j.id = jobID(j.tenant, key)
-	about(c).callID = j.id
+	j := &newJob{id: id, tenant: tenant, key: key, graph: graph, sub: sub, requestID: about(c).id}
+	if leave, err = s.admit(tenant, key, id); err != nil {
+		return err
+	}
+	defer func() { leave(j.sent) }()
 	replayed, err := s.start(j)
 	if err != nil {
 		return err
@@ -97,6 +107,8 @@ type newJob struct {
 	sub                        *submission
 	graph                      *comfy.Graph
 	request                    comfy.Request
+	// sent says that Temporal was asked to start it, and has not refused.
+	sent bool
 }
 
 // start moves bytes to the store, asks whether any backend can run the job, and starts the workflow. It reports true
@@ -132,7 +144,11 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 		if err == nil && !found {
 			err = failf(CodeUnavailable, "The job under this Idempotency-Key has just been forgotten. Try again.")
 		}
-		return found, err
+		return found && j.key != "", err // without a key it can only be this request's own start
+	}
+	j.sent = err == nil || uncertain(err)
+	if err != nil && j.sent {
+		return false, s.unknownStart(j, memo, err)
 	}
 	if err != nil {
 		e := temporalError(err)
@@ -158,7 +174,7 @@ func (s *Server) claim(j *newJob) error {
 		Metadata: j.sub.metadata, ExtraPNGInfo: j.sub.extraPNGInfo, StripMetadata: j.sub.stripMetadata,
 	}
 	if len(j.request.Workflow) > claimCheck {
-		blob, err := s.store.PutHashed(ctx, "graphs/"+j.tenant+"/", bytes.NewReader(j.request.Workflow))
+		blob, err := s.store.PutHashed(ctx, comfy.GraphPrefix(j.tenant), bytes.NewReader(j.request.Workflow))
 		if err != nil {
 			return storeError(err)
 		}
@@ -185,7 +201,10 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 	if j.sub.timeoutSeconds > 0 {
 		run = time.Duration(j.sub.timeoutSeconds) * time.Second
 	}
-	attributes := []temporal.SearchAttributeUpdate{temporal.NewSearchAttributeKeyKeyword(comfy.AttrTenant).ValueSet(j.tenant)}
+	attributes := []temporal.SearchAttributeUpdate{
+		temporal.NewSearchAttributeKeyKeyword(comfy.AttrTenant).ValueSet(j.tenant),
+		temporal.NewSearchAttributeKeyKeywordList(comfy.AttrInputs).ValueSet(marks(&j.request)),
+	}
 	if len(j.sub.metadata) > 0 {
 		attributes = append(attributes, temporal.NewSearchAttributeKeyKeywordList(comfy.AttrMetadata).ValueSet(labels(j.sub.metadata)))
 	}

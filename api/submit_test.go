@@ -61,7 +61,7 @@ func TestSubmitStartsTheWorkflow(t *testing.T) {
 		names = append(names, fmt.Sprintf("%s=%v", key.GetName(), value))
 	}
 	slices.Sort(names)
-	require.Equal(t, []string{"ComfyMetadata=[a=1 b=2]", "ComfyTenant=a"}, names)
+	require.Equal(t, []string{"ComfyInputs=[none]", "ComfyMetadata=[a=1 b=2]", "ComfyTenant=a"}, names)
 }
 
 func TestSubmitTakesTheGraphAsText(t *testing.T) {
@@ -299,7 +299,8 @@ func TestSubmitWithoutStore(t *testing.T) {
 	h.requireError(a, 503, CodeStorage)
 	require.Equal(t, "2", a.header.Get("Retry-After"))
 	require.Empty(t, h.temporal.runs)
-	require.Equal(t, 202, h.submit(`{"workflow":`+graphJSON+`}`).status, "a small graph without files needs no store")
+	h.requireError(h.submit(`{"workflow":`+graphJSON+`}`), 503, CodeStorage) // its outputs could not be kept
+	require.Empty(t, h.temporal.runs)
 }
 
 func TestSubmitCorpus(t *testing.T) {

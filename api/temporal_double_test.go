@@ -4,21 +4,26 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/workflow"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -53,20 +58,31 @@ func (r *fakeRun) end(status enums.WorkflowExecutionStatus) {
 
 // fakeTemporal answers as Temporal was seen to answer, from memory.
 type fakeTemporal struct {
-	mu        sync.Mutex
-	runs      map[string]*fakeRun
-	err       error // of every call
-	startErr  error
-	hold      chan struct{} // Describe waits for it, where it is set
-	describes atomic.Int64
-	queries   atomic.Int64
-	gets      atomic.Int64
+	mu       sync.Mutex
+	runs     map[string]*fakeRun
+	err      error // of every call
+	startErr error
+	lands    bool  // a start that fails with startErr has happened all the same
+	countErr error // of CountWorkflow
+	// of DescribeWorkflowExecution
+	describeErr error
+	counts      atomic.Int64
+	holdCount   chan struct{} // CountWorkflow waits for it, where it is set
+	hold        chan struct{} // Describe waits for it, where it is set
+	describes   atomic.Int64
+	queries     atomic.Int64
+	gets        atomic.Int64
+
+	lists     func(*workflowservice.ListWorkflowExecutionsRequest) *workflowservice.ListWorkflowExecutionsResponse
+	queried   []*workflowservice.ListWorkflowExecutionsRequest
+	lingers   bool // it goes on to know what was deleted
+	deleteErr error
 }
 
 func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflowOptions, name any, args ...any) (client.WorkflowRun, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := errors.Join(f.err, f.startErr); err != nil {
+	if err := errors.Join(f.err, f.startErr); err != nil && !f.lands {
 		return nil, err
 	}
 	if _, ok := f.runs[o.ID]; ok {
@@ -86,10 +102,43 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflow
 		return nil, err
 	}
 	run := newRun(o.ID, name.(string))
+	run.info.Execution.RunId = uuid.NewString()
 	run.info.Memo = &commonpb.Memo{Fields: memo}
 	run.options = o
 	f.runs[o.ID] = run
-	return &fakeHandle{f: f, id: o.ID}, json.Unmarshal(raw, &run.request)
+	return &fakeHandle{f: f, id: o.ID}, errors.Join(json.Unmarshal(raw, &run.request), f.startErr)
+}
+
+// CountWorkflow counts the open runs, of the tenant that the query names where it names one.
+func (f *fakeTemporal) CountWorkflow(ctx context.Context, q *workflowservice.CountWorkflowExecutionsRequest) (*workflowservice.CountWorkflowExecutionsResponse, error) {
+	f.counts.Add(1)
+	f.mu.Lock()
+	hold := f.holdCount
+	f.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := errors.Join(f.err, f.countErr); err != nil {
+		return nil, err
+	}
+	if !strings.HasPrefix(q.Query, "WorkflowType = 'ComfyUIWorkflow' AND ExecutionStatus = 'Running'") {
+		return nil, serviceerror.NewInvalidArgument(q.Query)
+	}
+	n := int64(0)
+	for _, r := range f.runs {
+		tenant, _ := r.options.TypedSearchAttributes.GetKeyword(temporal.NewSearchAttributeKeyKeyword(comfy.AttrTenant))
+		of := strings.HasSuffix(q.Query, " AND ComfyTenant = '"+tenant+"'") || !strings.Contains(q.Query, "ComfyTenant")
+		if of && r.info.Status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			n++
+		}
+	}
+	return &workflowservice.CountWorkflowExecutionsResponse{Count: n}, nil
 }
 
 func newRun(id, name string) *fakeRun {
@@ -163,6 +212,9 @@ func (f *fakeTemporal) DescribeWorkflowExecution(_ context.Context, id, _ string
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.describeErr != nil {
+		return nil, f.describeErr
+	}
 	described := &workflowservice.DescribeWorkflowExecutionResponse{
 		WorkflowExecutionInfo: run.info, WorkflowExtendedInfo: run.extended, PendingActivities: run.pending,
 	}
@@ -187,6 +239,58 @@ func (f *fakeTemporal) QueryWorkflowWithOptions(ctx context.Context, q *client.Q
 		return nil, err
 	}
 	return &client.QueryWorkflowWithOptionsResponse{QueryResult: client.NewValue(payloads)}, nil
+}
+
+// ListWorkflow lists in one page what the test says, and notes what it was asked.
+func (f *fakeTemporal) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queried = append(f.queried, r)
+	if f.err != nil {
+		return nil, f.err
+	}
+	if f.lists == nil {
+		return &workflowservice.ListWorkflowExecutionsResponse{}, nil
+	}
+	return f.lists(r), nil
+}
+
+func (f *fakeTemporal) WorkflowService() workflowservice.WorkflowServiceClient {
+	return fakeService{f: f}
+}
+
+// fakeService is the part of Temporal that its Go client has no methods for.
+type fakeService struct {
+	workflowservice.WorkflowServiceClient
+	f *fakeTemporal
+}
+
+// DeleteWorkflowExecution forgets a run at once, unless the double lingers.
+func (s fakeService) DeleteWorkflowExecution(_ context.Context, r *workflowservice.DeleteWorkflowExecutionRequest, _ ...grpc.CallOption) (*workflowservice.DeleteWorkflowExecutionResponse, error) {
+	id := r.GetWorkflowExecution().GetWorkflowId()
+	if _, err := s.f.get(id); err != nil {
+		return nil, err
+	}
+	if err := s.f.deleteErr; err != nil {
+		return nil, err
+	}
+	if !s.f.lingers {
+		s.f.set(id, nil)
+	}
+	return &workflowservice.DeleteWorkflowExecutionResponse{}, nil
+}
+
+func (s fakeService) GetWorkflowExecutionHistory(_ context.Context, r *workflowservice.GetWorkflowExecutionHistoryRequest, _ ...grpc.CallOption) (*workflowservice.GetWorkflowExecutionHistoryResponse, error) {
+	run, err := s.f.get(r.GetExecution().GetWorkflowId())
+	if err != nil {
+		return nil, err
+	}
+	input, err := converter.GetDefaultDataConverter().ToPayloads(run.request)
+	return &workflowservice.GetWorkflowExecutionHistoryResponse{History: &historypb.History{Events: []*historypb.HistoryEvent{{
+		Attributes: &historypb.HistoryEvent_WorkflowExecutionStartedEventAttributes{
+			WorkflowExecutionStartedEventAttributes: &historypb.WorkflowExecutionStartedEventAttributes{Input: input},
+		},
+	}}}}, err
 }
 
 func (f *fakeTemporal) CheckHealth(context.Context, *client.CheckHealthRequest) (*client.CheckHealthResponse, error) {

@@ -58,8 +58,6 @@ type Backend interface {
 type Pool struct {
 	Name string `json:"name"` // part of the task queue's name: [a-z0-9-]
 	Kind string `json:"kind"` // "url", "local", "modal"
-	// HostBound says that only workers on this host reach it, for prompts and for files.
-	HostBound bool `json:"host_bound,omitempty"`
 	// Slots is how many prompts may be handed over at once: two for each server, one running and one waiting, so that
 	// the GPU never idles between two jobs.
 	Slots int `json:"slots"`

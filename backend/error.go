@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/comfyd/comfyd/comfy"
@@ -26,6 +27,11 @@ type Error struct {
 // Errorf makes an Error without a cause.
 func Errorf(code comfy.Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Detached is the error of a Run whose context ended. Its code says nothing about the prompt, which is left alone.
+func Detached(ctx context.Context) *Error {
+	return &Error{Code: comfy.Internal, Message: "the call was given up before the prompt ended", Cause: ctx.Err()}
 }
 
 func (e *Error) Error() string {

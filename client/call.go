@@ -21,7 +21,7 @@ type request struct {
 	body func() (io.Reader, int64, error)
 }
 
-// call sends r, repeats it while that may help, and decodes the answer into out.
+// call sends r, repeats it while that may help, and decodes the answer into out; one without content leaves out as it is.
 func (c *Client) call(ctx context.Context, limit time.Duration, r request, out any) (header http.Header, err error) {
 	err = c.retry(ctx, limit, func(ctx context.Context) error {
 		header, err = c.once(ctx, r, out)
@@ -39,6 +39,9 @@ func (c *Client) once(ctx context.Context, r request, out any) (http.Header, err
 		return nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode == http.StatusNoContent {
+		return resp.Header, nil
+	}
 	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != "application/json" {
 		return nil, fmt.Errorf("what answers at %s is not comfyd: it sent %q in place of JSON; is the address right?", c.base.Redacted(), kind)
 	}

@@ -109,7 +109,7 @@ func (b *Backend) await(ctx context.Context, id string, clear bool) (*pb.Functio
 			return nil, ctx.Err()
 		case err == nil:
 			gone = false
-			wait.reset()
+			wait.Reset()
 			continue
 		case errors.Is(err, errGone) && gone:
 			return nil, errGone
@@ -125,7 +125,7 @@ func (b *Backend) await(ctx context.Context, id string, clear bool) (*pb.Functio
 			warned = time.Now()
 			b.log.WithError(err).WithField("function_call", id).Warn("Modal does not answer about a call, which runs on; asking again")
 		}
-		if err := sleep(ctx, wait.take()); err != nil {
+		if err := sleep(ctx, wait.NextBackOff()); err != nil {
 			return nil, err
 		}
 	}
@@ -188,7 +188,7 @@ func (b *Backend) locate(ctx context.Context, prompt string, bar bool) (string, 
 			absent = 0
 		}
 		b.log.WithError(err).WithField("prompt_id", prompt).Warn("the app at Modal does not say who has a prompt; asking again")
-		if err := sleep(ctx, wait.take()); err != nil {
+		if err := sleep(ctx, wait.NextBackOff()); err != nil {
 			return "", err
 		}
 	}

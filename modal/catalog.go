@@ -85,9 +85,9 @@ func (b *Backend) refresh() *refresh {
 		defer b.mu.Unlock()
 		b.refreshing = nil
 		if r.err == nil {
-			b.retry.reset()
+			b.retry.Reset()
 		} else if b.ctx.Err() == nil {
-			b.askAgain = time.Now().Add(b.retry.take())
+			b.askAgain = time.Now().Add(b.retry.NextBackOff())
 			b.log.WithError(r.err).Warn("the app at Modal does not say which nodes and models it has; until it does, workflows are judged by what was known before")
 		}
 	})

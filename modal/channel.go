@@ -55,16 +55,16 @@ func (c *channel) listen(ctx context.Context, prompt string, news chan<- []messa
 		case ctx.Err() != nil:
 			return
 		case errors.As(err, &empty):
-			wait.reset()
+			wait.Reset()
 			continue
 		case err != nil:
 			c.warn(err)
-			if sleep(ctx, wait.take()) != nil {
+			if sleep(ctx, wait.NextBackOff()) != nil {
 				return
 			}
 			continue
 		}
-		wait.reset()
+		wait.Reset()
 		select {
 		case news <- list:
 		case <-ctx.Done():

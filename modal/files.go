@@ -38,7 +38,7 @@ func (b *Backend) Open(ctx context.Context, h backend.Handle, f backend.File) (i
 	case item.GetResult().GetStatus() != pb.GenericResult_GENERIC_STATUS_SUCCESS:
 		return nil, 0, gone
 	}
-	x, ok := b.indexes.get(h.CallID)
+	x, ok := b.indexes.Get(h.CallID)
 	if !ok {
 		if _, x, err = b.manifest(ctx, h.CallID, item); err != nil {
 			return nil, 0, b.fileError(ctx, gone, err)
@@ -65,7 +65,7 @@ func (b *Backend) fileError(ctx context.Context, gone *backend.Error, err error)
 		return gone
 	}
 	if ctx.Err() != nil {
-		return detached(ctx)
+		return backend.Detached(ctx)
 	}
 	return unavailable(err, "Modal does not hand out a result at the moment")
 }
@@ -145,7 +145,7 @@ func (b *Backend) Cancel(ctx context.Context, h backend.Handle) error {
 		if err == nil && ctx.Err() == nil {
 			if first.IsZero() {
 				first = time.Now()
-				b.stopped.put(id, struct{}{})
+				b.stopped.Add(id, struct{}{})
 			}
 			if err = b.tellCancel(ctx, id, time.Since(first) >= b.t.terminate); isNotFound(err) {
 				return nil
@@ -158,7 +158,7 @@ func (b *Backend) Cancel(ctx context.Context, h backend.Handle) error {
 		if err != nil {
 			last = err
 		}
-		if sleep(ctx, wait.take()) != nil {
+		if sleep(ctx, wait.NextBackOff()) != nil {
 			return unstopped(ctx, last)
 		}
 	}

@@ -22,10 +22,10 @@ func (r *run) follow(ctx context.Context) (*backend.Outcome, error) {
 		case errors.Is(err, errGone):
 			return nil, r.expired()
 		case err != nil:
-			return nil, detached(ctx)
+			return nil, backend.Detached(ctx)
 		}
 		if item.GetResult().GetStatus() != pb.GenericResult_GENERIC_STATUS_SUCCESS {
-			_, stopped := r.b.stopped.get(r.h.CallID)
+			_, stopped := r.b.stopped.Get(r.h.CallID)
 			e := ending(item, stopped)
 			e.Ran = e.Ran || r.started && !errors.Is(e, errStart)
 			if e.Code != comfy.Canceled {

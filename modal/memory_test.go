@@ -46,7 +46,7 @@ func TestMemoryOfABigResult(t *testing.T) {
 }
 
 func (b *Backend) indexOf(call string, f backend.File) (entry, bool) {
-	x, ok := b.indexes.get(call)
+	x, ok := b.indexes.Get(call)
 	if !ok {
 		return entry{}, false
 	}

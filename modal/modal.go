@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/semaphore"
 
@@ -69,8 +71,8 @@ type Backend struct {
 
 	// uploads bounds the bytes of inputs that are in memory at once.
 	uploads *semaphore.Weighted
-	stopped *recent[struct{}] // the calls that this process has cancelled
-	indexes *recent[*index]
+	stopped *lru.Cache[string, struct{}] // the calls that this process has cancelled
+	indexes *lru.Cache[string, *index]
 
 	mu         sync.Mutex // guards what follows
 	dep        *deployment
@@ -81,7 +83,7 @@ type Backend struct {
 	refreshing *refresh
 	checked    time.Time // when the catalogue was last found to be up to date
 	askAgain   time.Time // when the watcher asks for it again, after it was refused
-	retry      *pause
+	retry      *backoff.ExponentialBackOff
 	queue      *channel
 
 	hurry  chan struct{} // wakes the watcher
@@ -122,7 +124,7 @@ func newBackend(o Options, t timing) (*Backend, error) {
 		o: o, t: t, client: c, lines: &lines{most: t.polls, open: func() (*client, error) { return newClient(o, t) }}, name: "modal/" + o.App, log: o.Log.WithField("app", o.App), http: o.HTTP,
 		pool:    backend.Pool{Name: o.Pool, Kind: "modal", Slots: o.Slots, Idempotent: true, Metered: true, GPUs: slices.Clone(o.GPUs)},
 		problem: "Modal has not answered yet", hurry: make(chan struct{}, 1),
-		uploads: semaphore.NewWeighted(maxUploads), stopped: newRecent[struct{}](1024), indexes: newRecent[*index](256),
+		uploads: semaphore.NewWeighted(maxUploads), stopped: recent[struct{}](1024), indexes: recent[*index](256),
 		retry: newPause(t.catalogAgain, t.catalogMost),
 	}
 	if b.http == nil {
@@ -183,11 +185,6 @@ func unavailable(cause error, format string, args ...any) *backend.Error {
 	return &backend.Error{Code: comfy.BackendUnavailable, Message: fmt.Sprintf(format, args...), Cause: cause}
 }
 
-// detached is the error of a call whose context ended. Its code says nothing about the prompt, which runs on.
-func detached(ctx context.Context) *backend.Error {
-	return &backend.Error{Code: comfy.Internal, Message: "the call was given up before the prompt ended", Cause: ctx.Err()}
-}
-
 // typed makes a backend.Error of any error; one that it is already stays.
 func (b *Backend) typed(ctx context.Context, err error) error {
 	var be *backend.Error
@@ -195,7 +192,7 @@ func (b *Backend) typed(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil && !errors.As(err, &be):
-		return detached(ctx)
+		return backend.Detached(ctx)
 	case errors.As(err, &be):
 		return err
 	}
@@ -220,31 +217,10 @@ func firstLine(text string) string {
 }
 
 // recent keeps the newest few values by name.
-type recent[T any] struct {
-	mu    sync.Mutex
-	most  int
-	value map[string]T
-	order []string
-}
-
-func newRecent[T any](most int) *recent[T] { return &recent[T]{most: most, value: map[string]T{}} }
-
-func (r *recent[T]) put(name string, v T) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.value[name]; !ok {
-		r.order = append(r.order, name)
-		if len(r.order) > r.most {
-			delete(r.value, r.order[0])
-			r.order = r.order[1:]
-		}
+func recent[T any](most int) *lru.Cache[string, T] {
+	c, err := lru.New[string, T](most)
+	if err != nil {
+		panic(err) // the sizes are constants above zero
 	}
-	r.value[name] = v
-}
-
-func (r *recent[T]) get(name string) (T, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	v, ok := r.value[name]
-	return v, ok
+	return c
 }

@@ -49,7 +49,7 @@ func (b *Backend) Ready(ctx context.Context, p *backend.Prompt) error {
 	case <-wait.C:
 		return unavailable(nil, "Modal has not said yet whether a GPU container is there")
 	case <-ctx.Done():
-		return detached(ctx)
+		return backend.Detached(ctx)
 	}
 	if err := b.judge(c); err != nil {
 		if isNotFound(err) {

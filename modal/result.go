@@ -69,7 +69,7 @@ func (b *Backend) manifest(ctx context.Context, id string, item *pb.FunctionGetO
 		var not *foreign
 		switch {
 		case err == nil:
-			b.indexes.put(id, x)
+			b.indexes.Add(id, x)
 			return m, x, nil
 		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
@@ -81,7 +81,7 @@ func (b *Backend) manifest(ctx context.Context, id string, item *pb.FunctionGetO
 			}
 		}
 		b.log.WithError(err).WithField("function_call", id).Warn("a result at Modal cannot be read; trying again")
-		if err := sleep(ctx, wait.take()); err != nil {
+		if err := sleep(ctx, wait.NextBackOff()); err != nil {
 			return nil, nil, err
 		}
 	}

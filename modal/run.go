@@ -78,7 +78,7 @@ func (b *Backend) attach(ctx context.Context, p *backend.Prompt, h backend.Handl
 	}
 	id, err := b.locate(ctx, h.PromptID, h.Server != "")
 	if err != nil {
-		return nil, detached(ctx)
+		return nil, backend.Detached(ctx)
 	}
 	if id == "" {
 		return nil, backend.Errorf(comfy.BackendLost, "no call at Modal has the prompt")
@@ -116,7 +116,7 @@ func (r *run) inputPaths() map[string]string {
 func (r *run) record(ctx context.Context) error {
 	if err := r.rec.Handle(ctx, r.h); err != nil {
 		if ctx.Err() != nil {
-			return detached(ctx)
+			return backend.Detached(ctx)
 		}
 		return &backend.Error{Code: comfy.Internal, Message: "the prompt's handle could not be recorded", Cause: err}
 	}

@@ -1,6 +1,10 @@
 package modal
 
-import "time"
+import (
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
 
 // maxUploads bounds what files of jobs may take in memory on their way to Modal, all jobs together. The SDK wants them
 // there, and makes a copy in CBOR: so each byte counts twice, and maxInputs bounds the files of one job.
@@ -62,15 +66,9 @@ func defaultTiming() timing {
 	}
 }
 
-// pause doubles from first up to most.
-type pause struct{ next, first, most time.Duration }
-
-func newPause(first, most time.Duration) *pause { return &pause{next: first, first: first, most: most} }
-
-func (p *pause) take() time.Duration {
-	d := p.next
-	p.next = min(2*p.next, p.most)
-	return d
+// newPause doubles from first up to most. Not by chance: the tests count on it, and there is one caller for each call.
+func newPause(first, most time.Duration) *backoff.ExponentialBackOff {
+	p := &backoff.ExponentialBackOff{InitialInterval: first, MaxInterval: most, Multiplier: 2}
+	p.Reset()
+	return p
 }
-
-func (p *pause) reset() { p.next = p.first }

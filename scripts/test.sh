@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that the tests need, then every test: a real ComfyUI on the CPU, Modal's real SDKs, a real S3 server, a real
-# Temporal server and PostgreSQL; the Python app of Modal, both Go modules.
+# Temporal server and PostgreSQL; the Python app of Modal, both Go modules. With the argument "faults" the long form of the
+# fault runner instead; more arguments choose its rows: scripts/test.sh faults F3 F12.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -26,15 +27,29 @@ COMFYD_TEST_TEMPORAL=$(scripts/temporal.sh)
 COMFYD_TEST_POSTGRES=$(scripts/postgres.sh) || echo "tests of the production shape are left out: no PostgreSQL"
 export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES
 
-echo "== lint"
-scripts/lint.sh
+if [ "${1:-}" != faults ]; then
+  echo "== lint"
+  scripts/lint.sh
+fi
 
 wait_for "$COMFYD_TEST_COMFYUI/system_stats" 300 "$comfyui_pid" || { cat "$work/log"; echo "ComfyUI did not start"; exit 1; }
+
+if [ "${1:-}" = faults ]; then
+  failed=0
+  if [ $# = 1 ]; then
+    echo "== faults of the production shape"
+    COMFYD_TEST_FAULTS=1 go test -timeout 25m -v -run TestCluster ./internal/cluster || failed=1
+  fi
+  echo "== faults"
+  go run ./faults/table "${@:2}" || failed=1
+  exit "$failed"
+fi
 
 echo "== tests"
 (cd modal && "$COMFYD_TEST_MODAL_PYTHON" -m pytest -q)
 # The embedded Temporal server takes minutes to build with the race detector: what links it is tested without.
-linked='internal/embedded|internal/app|cmd/comfyd'
+linked='internal/embedded|internal/app|cmd/comfyd|/faults'
 (cd comfy && go test -race ./...)
 go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
-go test -timeout 25m $(go list ./... | grep -E "$linked")
+go test -timeout 25m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
+go test -short -parallel 4 -timeout 10m ./faults # the fast rows, which mostly wait; make faults runs them all

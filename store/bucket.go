@@ -15,6 +15,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"gocloud.dev/blob"
 	_ "gocloud.dev/blob/azureblob" // azblob://
 	_ "gocloud.dev/blob/s3blob"    // s3://
@@ -30,6 +31,8 @@ const (
 	idle = 2 * time.Minute
 	// atOnce is how many uploads from files run at a time: each holds some 40 MiB, most of it in the AWS SDK.
 	atOnce = 2
+	// contentType of every object: never what a browser would run if it came upon the bucket.
+	contentType = "application/octet-stream"
 	// pingKey can be no key of a caller's.
 	pingKey = ".ping"
 )
@@ -73,13 +76,11 @@ func (b *bucket) putHashed(ctx context.Context, prefix string, r io.Reader) (com
 	}
 	defer s.close()
 	key := prefix + s.digest
-	there, err := b.stat(ctx, key)
-	switch {
-	case err == nil && there.Size == s.size && time.Since(there.Modified) < freshFor:
-		return comfy.Blob{Key: key, Size: s.size, SHA256: s.digest}, nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	// A server that is away is noticed by this sooner than by a long upload.
+	if _, err := b.stat(ctx, key); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return comfy.Blob{}, err
 	}
+	// Also where it is there: there is no other way to renew an object's time that all object stores take.
 	return b.upload(ctx, key, s)
 }
 
@@ -99,8 +100,7 @@ func (b *bucket) upload(ctx context.Context, key string, s *spool) (comfy.Blob, 
 		// The smallest part that S3 takes, one at a time: this is what an upload holds in memory.
 		BufferSize:     5 << 20,
 		MaxConcurrency: 1,
-		// Never what a browser would run if it came upon the bucket.
-		ContentType: "application/octet-stream",
+		ContentType:    contentType,
 	})
 	if err != nil {
 		return comfy.Blob{}, classify(watch.explain(err), "")
@@ -163,6 +163,38 @@ func (b *bucket) stat(ctx context.Context, key string) (comfy.Blob, error) {
 		return comfy.Blob{}, classify(watch.explain(err), key)
 	}
 	return comfy.Blob{Key: key, Size: a.Size, SHA256: digestIn(key), Modified: a.ModTime}, nil
+}
+
+// touch copies an object onto itself, within the object store, and writes it again where that did not renew it.
+func (b *bucket) touch(ctx context.Context, key string) error {
+	if err := b.copyOnto(ctx, key); err != nil {
+		return err
+	}
+	there, err := b.stat(ctx, key)
+	if err != nil || time.Since(there.Modified) < freshFor {
+		return err
+	}
+	r, err := b.open(ctx, key, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = b.put(ctx, key, r)
+	return err
+}
+
+func (b *bucket) copyOnto(ctx context.Context, key string) error {
+	ctx, watch := newWatch(ctx, quick)
+	defer watch.stop()
+	err := b.bucket.Copy(ctx, key, key, &blob.CopyOptions{BeforeCopy: func(as func(any) bool) error {
+		var input *s3.CopyObjectInput
+		if as(&input) { // S3 refuses a copy that changes nothing
+			kind := contentType
+			input.MetadataDirective, input.ContentType = types.MetadataDirectiveReplace, &kind
+		}
+		return nil
+	}})
+	return classify(watch.explain(err), key)
 }
 
 func (b *bucket) remove(ctx context.Context, key string) error {

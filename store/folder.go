@@ -77,7 +77,10 @@ func (f *folder) write(ctx context.Context, r io.Reader, name func(digest string
 	if keep {
 		there, err := f.stat(ctx, key)
 		if err == nil && there.Size == size {
-			return blob, f.freshen(there)
+			err = f.touch(ctx, key)
+			if !errors.Is(err, fs.ErrNotExist) { // somebody has just removed it
+				return blob, err
+			}
 		}
 	}
 	if err := file.Sync(); err != nil {
@@ -93,12 +96,9 @@ func (f *folder) write(ctx context.Context, r io.Reader, name func(digest string
 	return blob, nil
 }
 
-func (f *folder) freshen(b comfy.Blob) error {
+func (f *folder) touch(_ context.Context, key string) error {
 	now := time.Now()
-	if now.Sub(b.Modified) < freshFor {
-		return nil
-	}
-	return f.root.Chtimes(b.Key, now, now)
+	return missing(f.root.Chtimes(key, now, now))
 }
 
 // move gives a file its name, making the folders on the way. A Delete at the same time may take an empty one away

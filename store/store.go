@@ -28,6 +28,7 @@ type kind interface {
 	putHashed(ctx context.Context, prefix string, r io.Reader) (comfy.Blob, error)
 	open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 	stat(ctx context.Context, key string) (comfy.Blob, error)
+	touch(ctx context.Context, key string) error
 	remove(ctx context.Context, key string) error
 	list(ctx context.Context, prefix string) iter.Seq2[comfy.Blob, error]
 	ping(ctx context.Context) error
@@ -37,7 +38,7 @@ type kind interface {
 const (
 	// chunk is how much of a blob is in memory while it is copied.
 	chunk = 64 << 10
-	// freshFor is how old a blob may be before finding it again in PutHashed makes it new.
+	// freshFor is how old a blob may be that Touch leaves as it is, where renewing it means to write it again.
 	freshFor = time.Hour
 )
 
@@ -80,6 +81,18 @@ func open(ctx context.Context, rawURL string) (kind, error) {
 	return openFolder(filepath.FromSlash(u.Path))
 }
 
+// FolderOf is the folder of the store that rawURL names; empty where it is none, or the URL is wrong.
+func FolderOf(rawURL string) string {
+	if rawURL != "" && !strings.Contains(rawURL, "://") {
+		return rawURL
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Scheme != "file" {
+		return ""
+	}
+	return filepath.FromSlash(u.Path)
+}
+
 // Put stores what r yields under key, in place of what was there. Readers see the old bytes or the new ones, never a
 // part. When r fails, nothing is stored, and its error is returned, wrapped. A key whose last part is a SHA-256 takes
 // only those bytes. The blob returned has no Modified.
@@ -92,8 +105,7 @@ func (s *Store) Put(ctx context.Context, key string, r io.Reader) (comfy.Blob, e
 }
 
 // PutHashed stores what r yields under prefix + the hex SHA-256 of the bytes. prefix ends with a slash. Where the blob
-// is there already, its bytes are not written again, but its Modified is brought up to date when it is older than an
-// hour, so that whoever sweeps by age does not take it for forgotten.
+// is there already, its Modified is brought up to the present, so that whoever removes by age sees that it is in use.
 func (s *Store) PutHashed(ctx context.Context, prefix string, r io.Reader) (comfy.Blob, error) {
 	if err := checkKey(prefix + strings.Repeat("0", 64)); err != nil {
 		return comfy.Blob{}, failure("put", prefix, err)
@@ -129,6 +141,16 @@ func (s *Store) Stat(ctx context.Context, key string) (comfy.Blob, error) {
 	}
 	b, err := s.kind.stat(ctx, key)
 	return b, failure("stat", key, err)
+}
+
+// Touch brings a blob's Modified up to the present without its bytes at hand. Some object stores keep the old time when
+// an object is copied onto itself; there, only a blob that is older than an hour is renewed, by writing it again. A key
+// that is not there is fs.ErrNotExist.
+func (s *Store) Touch(ctx context.Context, key string) error {
+	if err := checkKey(key); err != nil {
+		return failure("touch", key, err)
+	}
+	return failure("touch", key, s.kind.touch(ctx, key))
 }
 
 // Delete removes a blob. A key that is not there is no error.

@@ -45,6 +45,10 @@ type Options struct {
 	Publisher *catalog.Publisher
 	Directory *catalog.Directory
 	Limits    activities.Limits
+	Sweep     SweepOptions
+	// GoneAfter is how long nobody may serve a pool before its jobs go elsewhere. A worker that restarts is back sooner,
+	// and its jobs keep their place in the queue.
+	GoneAfter time.Duration
 	// Fatal is told when a worker can serve its queue no longer, such as when its namespace is gone.
 	Fatal func(error)
 	Log   logrus.FieldLogger
@@ -55,7 +59,9 @@ type Worker struct {
 	workers    []worker.Worker
 	activities *activities.Activities
 	publisher  *catalog.Publisher
+	rescuer    *rescuer
 	fatal      func(error)
+	schedule   func() // the sweep
 }
 
 // New prepares the workers; nothing is polled before Start.
@@ -70,22 +76,28 @@ func New(o Options) *Worker {
 	jobs := w.add(o.Client, comfy.TaskQueue, worker.Options{MaxConcurrentActivityExecutionSize: maxSteps})
 	jobs.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
 	register(jobs, comfy.ActivityWarmUp, a.WarmUp)
-	register(jobs, comfy.ActivityCollect, a.Collect)
-	register(jobs, comfy.ActivityStop, a.Stop)
+	registerSweep(jobs, o)
+	w.schedule = func() { scheduleSweep(o.Client, o.Log) }
 	for _, b := range o.Backends {
 		p := b.Pool()
 		register(w.add(o.Client, comfy.PromptTaskQueue(p.Name), worker.Options{
 			MaxConcurrentActivityExecutionSize: p.Slots, DisableWorkflowWorker: true,
+			MaxConcurrentActivityTaskPollers: promptPollers(p.Slots),
 		}), comfy.ActivityPrompt, a.Prompt)
-		if p.HostBound {
-			here := w.add(o.Client, comfy.CollectTaskQueue(p.Name, true), worker.Options{
-				MaxConcurrentActivityExecutionSize: maxSteps, DisableWorkflowWorker: true,
-			})
-			register(here, comfy.ActivityCollect, a.Collect)
-			register(here, comfy.ActivityStop, a.Stop)
-		}
+		here := w.add(o.Client, comfy.CollectTaskQueue(p.Name), worker.Options{
+			MaxConcurrentActivityExecutionSize: maxSteps, DisableWorkflowWorker: true,
+		})
+		register(here, comfy.ActivityCollect, a.Collect)
+		register(here, comfy.ActivityStop, a.Stop)
 	}
+	w.rescuer = newRescuer(o)
 	return w
+}
+
+// promptPollers is how many polls wait at the queue of a pool. Where a worker's host is cut off without a word, its polls
+// stay open at Temporal, and each may swallow one attempt, which then has to time out: so few, where few slots are.
+func promptPollers(slots int) int {
+	return min(1+slots/8, 5)
 }
 
 func (w *Worker) add(c client.Client, queue string, o worker.Options) worker.Worker {
@@ -118,12 +130,15 @@ func (w *Worker) Start() error {
 			return fmt.Errorf("starting the workers: %w", err)
 		}
 	}
+	w.rescuer.start()
+	w.schedule()
 	return nil
 }
 
 // Stop takes no more work, lets go of running prompts (which another worker, or the next start, goes on with), and
 // cleans up after the jobs that have ended.
 func (w *Worker) Stop(ctx context.Context) {
+	w.rescuer.stop()
 	done := make(chan struct{}, len(w.workers))
 	for _, n := range w.workers {
 		go func() {
@@ -138,12 +153,13 @@ func (w *Worker) Stop(ctx context.Context) {
 	w.activities.Close(ctx)
 }
 
-// closed asks Temporal whether a run has ended. One that it has forgotten has.
+// closed asks Temporal whether a job has ended. One that it has forgotten has, and so has one whose ID another job has
+// taken. A job that was reset runs on under another run ID, from the same first run.
 func closed(c client.Client) func(context.Context, activities.Execution) (bool, error) {
 	return func(ctx context.Context, e activities.Execution) (bool, error) {
 		ctx, done := context.WithTimeout(ctx, 10*time.Second)
 		defer done()
-		d, err := c.DescribeWorkflowExecution(ctx, e.WorkflowID, e.RunID)
+		d, err := c.DescribeWorkflowExecution(ctx, e.WorkflowID, "")
 		var gone *serviceerror.NotFound
 		if errors.As(err, &gone) {
 			return true, nil
@@ -151,6 +167,7 @@ func closed(c client.Client) func(context.Context, activities.Execution) (bool, 
 		if err != nil {
 			return false, fmt.Errorf("asking Temporal whether job %s has ended: %w", e.WorkflowID, err)
 		}
-		return d.GetWorkflowExecutionInfo().GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
+		info := d.GetWorkflowExecutionInfo()
+		return info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING || info.GetFirstRunId() != e.OriginalRunID, nil
 	}
 }

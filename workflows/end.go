@@ -35,6 +35,9 @@ func (j *job) again(ctx workflow.Context, err error) error {
 	if f.Ran || f.Code == comfy.OutputLost {
 		j.runs++
 	}
+	if f.Code == comfy.BackendLost || f.Code == comfy.BackendUnavailable {
+		j.Avoid = j.status.Backend
+	}
 	j.fresh = j.fresh || f.Code == comfy.OutputLost // what the cache would list is what could not be fetched
 	if j.runs >= maxRuns || j.submission >= maxSubmissions || (f.Code == comfy.OutputLost && j.runs > 1) {
 		return err

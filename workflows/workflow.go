@@ -41,6 +41,7 @@ func ComfyUI(ctx workflow.Context, req comfy.Request) (*comfy.Result, error) {
 		workflow.QueryHandlerOptions{Description: "what the job is doing: phase, attempts, backend"}); err != nil {
 		return nil, err
 	}
+	j.watchPool(ctx)
 	res, err := j.run(ctx)
 	if err != nil {
 		return nil, j.end(ctx, err)
@@ -62,6 +63,7 @@ type job struct {
 	fresh      bool
 	coldStart  time.Duration
 	placed     string // the pool that the search attribute names
+	seat       *seat  // nil between steps
 }
 
 func newJob(ctx workflow.Context, req comfy.Request) *job {
@@ -147,7 +149,16 @@ func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backen
 	}
 	for {
 		var out *backend.Outcome
-		err := workflow.ExecuteActivity(j.promptOptions(ctx, in), comfy.ActivityPrompt, in).Get(ctx, &out)
+		err := j.at(ctx, place.Pool, func(ctx workflow.Context) error {
+			return workflow.ExecuteActivity(j.promptOptions(ctx, in), comfy.ActivityPrompt, in).Get(ctx, &out)
+		})
+		var gone *goneError
+		if errors.As(err, &gone) {
+			if place.Pool.Metered && !gone.ending.Stopped {
+				j.stop(ctx, in) // what runs on costs money; elsewhere it ends by itself
+			}
+			return nil, gone.failure()
+		}
 		ending := activities.EndingOf(err)
 		j.ran = ending.Ran
 		if h := ending.Unstopped; h != nil {
@@ -202,7 +213,7 @@ func (j *job) stop(ctx workflow.Context, in activities.PromptInput) {
 	ctx, done := workflow.NewDisconnectedContext(ctx)
 	defer done()
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue:              comfy.CollectTaskQueue(in.Placement.Pool.Name, in.Placement.Pool.HostBound),
+		TaskQueue:              comfy.CollectTaskQueue(in.Placement.Pool.Name),
 		ScheduleToCloseTimeout: stopLimit,
 		StartToCloseTimeout:    30 * time.Second,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 5 * time.Second},
@@ -217,18 +228,25 @@ func (j *job) stop(ctx workflow.Context, in activities.PromptInput) {
 func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *backend.Outcome) (*activities.Collected, error) {
 	j.say(ctx, comfy.PhaseCollecting, "storing %d files", len(out.Files))
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue:              comfy.CollectTaskQueue(place.Pool.Name, place.Pool.HostBound),
+		TaskQueue:              comfy.CollectTaskQueue(place.Pool.Name),
 		ScheduleToCloseTimeout: collectLimit,
 		StartToCloseTimeout:    collectLimit,
 		HeartbeatTimeout:       heartbeatTimeout,
+		WaitForCancellation:    true, // so that nothing is stored after the job's end
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 15 * time.Second},
 		Summary:                fmt.Sprintf("store %d files", len(out.Files)),
 	})
 	var c *activities.Collected
-	err := workflow.ExecuteActivity(ctx, comfy.ActivityCollect, activities.CollectInput{
-		JobID: j.ID, Outcome: *out, StripMetadata: j.Request.StripMetadata,
-	}).Get(ctx, &c)
-	if err != nil {
+	err := j.at(ctx, place.Pool, func(ctx workflow.Context) error {
+		return workflow.ExecuteActivity(ctx, comfy.ActivityCollect, activities.CollectInput{
+			JobID: j.ID, Outcome: *out, StripMetadata: j.Request.StripMetadata,
+		}).Get(ctx, &c)
+	})
+	var gone *goneError
+	switch {
+	case errors.As(err, &gone):
+		return nil, gone.failure()
+	case err != nil:
 		return nil, late(err, comfy.Failure{Code: comfy.OutputLost, Message: "the outputs could not be collected: no worker that reaches their backend was there"})
 	}
 	return c, nil

@@ -109,7 +109,7 @@ func (r *run) lastEvents(ctx context.Context) error {
 		select {
 		case e, ok := <-r.sock.events:
 			if !ok {
-				return detached(ctx)
+				return backend.Detached(ctx)
 			}
 			err := r.event(ctx, e)
 			if err != nil || r.over || e.kind == "down" {
@@ -119,7 +119,7 @@ func (r *run) lastEvents(ctx context.Context) error {
 			r.frames.gap = true
 			return nil
 		case <-ctx.Done():
-			return detached(ctx)
+			return backend.Detached(ctx)
 		}
 	}
 }

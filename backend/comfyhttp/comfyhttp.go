@@ -233,10 +233,11 @@ func (b *Backend) unavailable() error {
 }
 
 // choose picks the server with the fewest of our own prompts, taking turns among equals, and counts one more on it.
-func (b *Backend) choose(ctx context.Context, p *backend.Prompt) (*server, error) {
+// The caller says how the prompt has ended.
+func (b *Backend) choose(ctx context.Context, p *backend.Prompt) (_ *server, ended func(error), _ error) {
 	fit, err := b.fitting(ctx, p)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -246,9 +247,13 @@ func (b *Backend) choose(ctx context.Context, p *backend.Prompt) (*server, error
 			best = s
 		}
 	}
+	ended, err = best.breaker.Allow()
+	if err != nil { // another prompt was faster to try it again
+		return nil, nil, backend.Errorf(comfy.BackendUnavailable, "%s: %v", best.name, err)
+	}
 	b.next++
 	best.inFlight++
-	return best, nil
+	return best, ended, nil
 }
 
 func (b *Backend) enter(s *server) { b.mu.Lock(); s.inFlight++; b.mu.Unlock() }

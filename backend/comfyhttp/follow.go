@@ -33,12 +33,12 @@ func (r *run) follow(ctx context.Context, doubtful bool) (*backend.Outcome, erro
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, detached(ctx)
+			return nil, backend.Detached(ctx)
 		case <-tell.C:
 			r.tell()
 		case e, ok := <-r.sock.events:
 			if !ok { // only once ctx has ended
-				return nil, detached(ctx)
+				return nil, backend.Detached(ctx)
 			}
 			if err := r.event(ctx, e); err != nil {
 				return nil, r.left(ctx, err)
@@ -219,7 +219,7 @@ func (r *run) present(q *queueState, running bool, position int) {
 // unanswered counts how long the server has not answered, and gives its prompt up in the end.
 func (r *run) unanswered(ctx context.Context, asked time.Time, err error) error {
 	if ctx.Err() != nil {
-		return detached(ctx)
+		return backend.Detached(ctx)
 	}
 	now := time.Now()
 	if r.failing.IsZero() {

@@ -22,7 +22,7 @@ func (b *Backend) holder(ctx context.Context, p *backend.Prompt, h *backend.Hand
 	s := b.locate(ctx, h.PromptID)
 	switch {
 	case ctx.Err() != nil:
-		return nil, detached(ctx)
+		return nil, backend.Detached(ctx)
 	case s == nil:
 		return nil, backend.Errorf(comfy.BackendLost, "no ComfyUI has the prompt")
 	}

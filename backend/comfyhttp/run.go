@@ -51,14 +51,15 @@ type run struct {
 }
 
 // Run implements [backend.Backend]. When ctx ends it returns an error that unwraps to the context's.
-func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (_ *backend.Outcome, err error) {
 	if h != nil {
 		return b.attach(ctx, p, *h, rec)
 	}
-	s, err := b.choose(ctx, p)
+	s, ended, err := b.choose(ctx, p)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { ended(err) }()
 	defer b.leave(s)
 	r := b.newRun(s, p, backend.Handle{Pool: b.pool.Name, Server: s.name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
 	paths := map[string]string{}
@@ -115,18 +116,13 @@ func (r *run) listen(ctx context.Context) func() {
 // left replaces the error of a call that failed because its context ended.
 func (r *run) left(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return detached(ctx)
+		return backend.Detached(ctx)
 	}
 	var be *backend.Error
 	if errors.As(err, &be) {
 		return err
 	}
 	return &backend.Error{Code: comfy.Internal, Message: "the prompt could not be handed over", Cause: err}
-}
-
-// detached is the error of a call whose context ended. Its code says nothing about the prompt, which is left alone.
-func detached(ctx context.Context) *backend.Error {
-	return &backend.Error{Code: comfy.Internal, Message: "the call was given up before the prompt ended", Cause: ctx.Err()}
 }
 
 // submit sends the inputs and posts the prompt. Doubtful says that nobody knows whether ComfyUI has taken it.
@@ -146,7 +142,7 @@ func (r *run) submit(ctx context.Context, paths map[string]string) (doubtful boo
 	case <-ready.C:
 		r.frames.gap = true
 	case <-ctx.Done():
-		return false, r.clean(ctx, detached(ctx))
+		return false, r.clean(ctx, backend.Detached(ctx))
 	}
 	r.forgetStatus()
 	// A post that was cut off may still be queued, after a cancel has looked for it. It is short: let it end.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"github.com/sony/gobreaker/v2"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/backend/comfyui"
@@ -28,6 +29,7 @@ type server struct {
 	t    timing
 
 	inFlight int // our own prompts; guarded by Backend.mu
+	breaker  *gobreaker.TwoStepCircuitBreaker[any]
 
 	asking sync.Mutex // one probe or catalogue read at a time
 
@@ -60,7 +62,7 @@ func newServer(address string, transport http.RoundTripper, log logrus.FieldLogg
 	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("comfyhttp: %q is no address of a ComfyUI server; it should look like http://127.0.0.1:8188", u.Redacted())
 	}
-	s := &server{t: t, problem: "not asked yet"}
+	s := &server{t: t, problem: "not asked yet", breaker: newBreaker(t)}
 	if u.User != nil {
 		password, _ := u.User.Password()
 		s.auth = "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
@@ -76,21 +78,26 @@ func newServer(address string, transport http.RoundTripper, log logrus.FieldLogg
 }
 
 func (s *server) report() backend.Server {
+	resting := s.resting()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := backend.Server{Name: s.name, Healthy: s.up && s.stuck == nil, Problem: s.problem, Version: s.version,
+	r := backend.Server{Name: s.name, Healthy: s.up && s.stuck == nil && resting == "", Problem: s.problem, Version: s.version,
 		Device: s.device, LastSeen: s.lastSeen, Catalog: s.raw, CatalogAt: s.catalogAt}
-	if s.up && s.stuck != nil {
+	switch {
+	case s.up && s.stuck != nil:
 		r.Problem = s.stuck.why
+	case s.up:
+		r.Problem = resting
 	}
 	return r
 }
 
 // ready returns the catalogue of a server that is well, else nil.
 func (s *server) ready() *catalog.Catalog {
+	resting := s.resting()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.up || s.stuck != nil {
+	if !s.up || s.stuck != nil || resting != "" {
 		return nil
 	}
 	return s.cat

@@ -25,6 +25,7 @@ type timing struct {
 	// count as lost. Loading a large model can keep ComfyUI from answering for many seconds, so the second is longer.
 	refused time.Duration
 	hung    time.Duration
+	rest    time.Duration // for a server that fails again and again, before it is tried once more
 
 	socketReady time.Duration // for the socket's first message, before the prompt is posted without it
 	socketAgain time.Duration // before the first attempt to reopen it, doubling up to pollMost
@@ -44,7 +45,7 @@ func defaultTiming() timing {
 		call: 10 * time.Second, post: time.Minute, slow: time.Minute, body: 5 * time.Minute, idle: time.Minute,
 		pollFirst: 50 * time.Millisecond, pollMost: 2 * time.Second, pollBlind: 500 * time.Millisecond,
 		queueQuiet: 15 * time.Second, queueBlind: 2 * time.Second, absent: 500 * time.Millisecond,
-		refused: 10 * time.Second, hung: time.Minute,
+		refused: 8 * time.Second, hung: time.Minute, rest: 15 * time.Second,
 		socketReady: 2 * time.Second, socketAgain: 250 * time.Millisecond, ping: 15 * time.Second, deaf: 30 * time.Second,
 		frames: 5 * time.Second, stall: 10 * time.Minute, progress: 100 * time.Millisecond,
 		cancel: 100 * time.Millisecond, giveUp: 15 * time.Second,

@@ -12,9 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -108,9 +106,13 @@ func start(ctx context.Context, o Options, t timing) (_ *Backend, err error) {
 	if b.port, err = b.choosePort(ctx); err != nil {
 		return nil, errors.Join(err, lock.Unlock())
 	}
+	pool, err := poolName(data)
+	if err != nil {
+		return nil, errors.Join(err, lock.Unlock())
+	}
 	b.server = "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port))
 	b.Backend, err = comfyhttp.New(comfyhttp.Options{
-		Pool:          backend.Pool{Name: poolName(), Kind: "local", HostBound: true},
+		Pool:          backend.Pool{Name: pool, Kind: "local"},
 		URLs:          []string{b.server},
 		Remover:       b.removeFiles,
 		OnStall:       b.stalled,
@@ -157,22 +159,6 @@ func makeFolders(dataDir string) (string, error) {
 		}
 	}
 	return data, nil
-}
-
-var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
-
-// poolName is the host's short name with what a task queue's name may hold.
-func poolName() string {
-	host, _ := os.Hostname()
-	host, _, _ = strings.Cut(strings.ToLower(host), ".")
-	host = strings.Trim(notInNames.ReplaceAllString(host, "-"), "-")
-	if len(host) > 40 {
-		host = strings.Trim(host[:40], "-")
-	}
-	if host == "" {
-		host = "host"
-	}
-	return "local-" + host
 }
 
 // Servers reports the one server; where ComfyUI is not up, Problem says why, with the last lines of its log.

@@ -31,7 +31,7 @@ func TestStartAndClose(t *testing.T) {
 
 	pool := b.Pool()
 	require.Regexp(t, `^local-[a-z0-9]([a-z0-9-]*[a-z0-9])?$`, pool.Name)
-	require.Equal(t, backend.Pool{Name: pool.Name, Kind: "local", HostBound: true, Slots: 2}, pool)
+	require.Equal(t, backend.Pool{Name: pool.Name, Kind: "local", Slots: 2}, pool)
 	server := b.Servers()[0]
 	require.Empty(t, server.Problem)
 	require.Equal(t, "0.0.1", server.Version)
@@ -352,4 +352,19 @@ func TestFolderThatIsNoComfyUIIsRefused(t *testing.T) {
 	_, err := start(t.Context(), Options{Dir: dir, DataDir: t.TempDir()}, quick())
 	require.ErrorContains(t, err, "COMFYUI_DIR "+dir+" holds no ComfyUI")
 	require.FileExists(t, filepath.Join(dir, "precious"))
+}
+
+// TestPoolKeepsItsName: jobs wait in a queue that is named after the pool, so the name outlives restarts, and two data
+// folders on one host have two.
+func TestPoolKeepsItsName(t *testing.T) {
+	data := t.TempDir()
+	first, err := poolName(data)
+	require.NoError(t, err)
+	require.Regexp(t, `^local-[a-z0-9-]+-[0-9a-f]{6}$`, first)
+	again, err := poolName(data)
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+	other, err := poolName(t.TempDir())
+	require.NoError(t, err)
+	require.NotEqual(t, first, other)
 }

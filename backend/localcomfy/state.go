@@ -46,11 +46,16 @@ func (b *Backend) writeState(s state) error {
 	if err != nil {
 		return err
 	}
-	tmp := b.statePath() + ".tmp"
-	if err := os.WriteFile(tmp, raw, 0o600); err != nil {
+	return replaceFile(b.statePath(), raw)
+}
+
+// replaceFile leaves the old content or the new one, whenever we are killed.
+func replaceFile(path string, content []byte) error {
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, content, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(tmp, b.statePath())
+	return os.Rename(tmp, path)
 }
 
 // choosePort keeps to the port of before as long as it is free or our ComfyUI has it: handles of open jobs hold it.

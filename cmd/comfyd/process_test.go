@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -39,6 +41,8 @@ type comfyd struct {
 	t    *testing.T
 	vars []string
 	url  string
+	key  string
+	role string // a subcommand; empty: everything
 	cmd  *exec.Cmd
 	out  *bytes.Buffer
 }
@@ -54,7 +58,7 @@ func freePort(t *testing.T) string {
 // prepare chooses a data folder and ports, which stay the same over restarts.
 func prepare(t *testing.T, vars ...string) *comfyd {
 	t.Helper()
-	p := &comfyd{t: t}
+	p := &comfyd{t: t, key: secret}
 	listen := freePort(t)
 	p.url = "http://" + listen
 	p.vars = append([]string{
@@ -69,6 +73,9 @@ func (p *comfyd) start() {
 	p.t.Helper()
 	p.out = &bytes.Buffer{}
 	p.cmd = exec.Command(os.Args[0])
+	if p.role != "" {
+		p.cmd.Args = append(p.cmd.Args, p.role)
+	}
 	p.cmd.Env = append(os.Environ(), p.vars...)
 	p.cmd.Dir = p.t.TempDir()
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
@@ -94,7 +101,19 @@ func (p *comfyd) signal(s syscall.Signal) {
 
 func (p *comfyd) kill() { p.signal(syscall.SIGKILL) }
 
-func (p *comfyd) request(method, path string, body any) (int, map[string]any, error) {
+// variable is what a setting was prepared with; the last one counts.
+func (p *comfyd) variable(name string) string {
+	p.t.Helper()
+	for _, v := range slices.Backward(p.vars) {
+		if value, ok := strings.CutPrefix(v, name+"="); ok {
+			return value
+		}
+	}
+	p.t.Fatalf("%s was not prepared", name)
+	return ""
+}
+
+func (p *comfyd) request(method, path string, body any, header ...string) (int, map[string]any, error) {
 	var r io.Reader
 	if body != nil {
 		raw, err := json.Marshal(body)
@@ -109,8 +128,11 @@ func (p *comfyd) request(method, path string, body any) (int, map[string]any, er
 	if err != nil {
 		return 0, nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+secret)
+	req.Header.Set("Authorization", "Bearer "+p.key)
 	req.Header.Set("Content-Type", "application/json")
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, nil, err

@@ -20,6 +20,7 @@ import (
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/internal/catalog"
 	"github.com/comfyd/comfyd/internal/config"
+	"github.com/comfyd/comfyd/internal/disk"
 	"github.com/comfyd/comfyd/store"
 	"github.com/comfyd/comfyd/worker"
 )
@@ -46,6 +47,9 @@ type App struct {
 	undo     []func(context.Context)
 	failed   chan error
 	listener net.Listener
+
+	namespace string        // of Temporal
+	retention time.Duration // of that namespace
 
 	TemporalAddress, TemporalUI string
 }
@@ -113,7 +117,9 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if a.role != API {
 		w := worker.New(worker.Options{
 			Client: temporal, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
-			Fatal: func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
+			Sweep:     worker.SweepOptions{Namespace: a.namespace, Store: blobs},
+			GoneAfter: time.Duration(a.config.PoolTimeout),
+			Fatal:     func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
 		})
 		if err := w.Start(); err != nil {
 			return err
@@ -166,11 +172,12 @@ func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catal
 		keys = append(keys, api.Key{Tenant: k.Tenant, Secret: k.Secret})
 	}
 	s, err := api.New(api.Options{
-		Temporal: temporal, Namespace: a.config.TemporalNamespace, Store: blobs, Catalogs: directory,
+		Temporal: temporal, Namespace: a.namespace, Store: blobs, Catalogs: directory,
 		Keys: keys, DefaultTenant: keys[0].Tenant, SigningKey: a.config.Signing,
 		PublicURL: a.config.PublicURL, TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
 		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
-		Retention: time.Duration(a.config.Retention), Version: a.version, Log: a.log,
+		Retention: a.retention, Version: a.version, Log: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("starting the API: %w", err)
@@ -187,6 +194,18 @@ func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catal
 		<-served
 	})
 	return nil
+}
+
+// disks are the file systems that this process fills: the embedded Temporal's, and the store's where it is a folder.
+func (a *App) disks() *disk.Guard {
+	g := &disk.Guard{Min: uint64(a.config.MinFreeDisk)}
+	if a.config.Embedded() {
+		g.Folders = append(g.Folders, disk.Folder{Path: a.config.DataDir, What: "the jobs", Setting: "COMFYD_DATA_DIR"})
+	}
+	if folder := store.FolderOf(a.config.StoreURL); folder != "" {
+		g.Folders = append(g.Folders, disk.Folder{Path: folder, What: "the files", Setting: "COMFYD_STORE_URL"})
+	}
+	return g
 }
 
 // refresher makes this process's backends look again and publishes what they see; nil where it has none, as in the

@@ -42,8 +42,10 @@ func (a *App) open(ctx context.Context, kind string) (backend.Backend, error) {
 			App: a.config.ModalApp, Environment: a.config.ModalEnv, GPUs: a.config.ModalGPUs, Slots: a.config.ModalSlots, Log: a.log, SDKLog: slog.New(logs.Slog(a.log)),
 		})
 	default: // "url": config allows nothing else
-		return comfyhttp.New(comfyhttp.Options{
-			Pool: backend.Pool{Name: "url", Kind: "url"}, URLs: a.config.ComfyURLs, Log: a.log,
-		})
+		pool := "url"
+		if a.config.Site != "" {
+			pool += "-" + a.config.Site
+		}
+		return comfyhttp.New(comfyhttp.Options{Pool: backend.Pool{Name: pool, Kind: "url"}, URLs: a.config.ComfyURLs, Log: a.log})
 	}
 }

@@ -85,27 +85,6 @@ func TestMisbehavioursOfModal(t *testing.T) {
 		return "", ""
 	}
 	running := func(t *testing.T) (id, call string) { return start(t, slow(t)) }
-	t.Run("preempted", func(t *testing.T) {
-		id, call := running(t)
-		require.NoError(t, m.Preempt(call))
-		status := a.finish(id)
-		require.Equal(t, "COMPLETED", status["status"], "%v", status)
-		require.EqualValues(t, 2, status["attempts"], "the same call in a second container: the GPU ran twice")
-	})
-	t.Run("container killed", func(t *testing.T) {
-		id, call := running(t)
-		require.NoError(t, m.KillContainer(call))
-		status := a.finish(id)
-		require.Equal(t, "COMPLETED", status["status"], "%v", status)
-		require.EqualValues(t, 2, status["attempts"])
-	})
-	t.Run("Modal's own failure", func(t *testing.T) {
-		id, call := running(t)
-		require.NoError(t, m.InternalFailure(call))
-		status := a.finish(id)
-		require.Equal(t, "COMPLETED", status["status"], "%v", status)
-		require.EqualValues(t, 2, status["attempts"], "a second call")
-	})
 	t.Run("unreachable for a while", func(t *testing.T) {
 		id, _ := running(t)
 		away := m.Unavailable()
@@ -171,15 +150,4 @@ func queued(m *fakemodal.Server) int {
 		}
 	}
 	return n
-}
-
-// TestNoContainerComesUp: the job waits, asks ever more seldom, and says in the end what the container's log said.
-func TestNoContainerComesUp(t *testing.T) {
-	m, a := startModal(t, map[string]string{"COMFYD_START_TIMEOUT": "40s"})
-	m.FailStart(100, "StartFailed('ComfyUI did not start: no CUDA device')")
-	status := a.finish(a.submit(map[string]any{"workflow": graph(33, "start")}))
-	require.Equal(t, "FAILED", status["status"])
-	require.Equal(t, "backend_unavailable", status["code"], "%v", status)
-	require.Contains(t, status["error"], "no CUDA device")
-	require.NotContains(t, status["error"], "Traceback")
 }

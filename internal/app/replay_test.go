@@ -47,15 +47,28 @@ func TestReplay(t *testing.T) {
 				require.NotEqual(t, comfy.ActivityStop, e.GetActivityTaskScheduledEventAttributes().GetActivityType().GetName(),
 					"the activity that ran the prompt has stopped it, and nobody need do so again")
 			}
-			r := worker.NewWorkflowReplayer()
-			r.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
-			require.NoError(t, r.ReplayWorkflowHistory(nil, h))
-			if dir := os.Getenv("COMFYD_RECORD_HISTORIES"); dir != "" {
-				raw, err := protojson.MarshalOptions{Indent: " "}.Marshal(h)
-				require.NoError(t, err)
-				require.NoError(t, os.WriteFile(filepath.Join(dir, name+".json"), raw, 0o644))
-			}
+			replay(t, name, h)
 		})
+	}
+}
+
+// TestReplaySweep does so with a sweep of the store.
+func TestReplaySweep(t *testing.T) {
+	d := onDouble(t, nil)
+	d.sweep()
+	replay(t, "sweep", fetch(t, d.temporal(), sweepID))
+}
+
+func replay(t *testing.T, name string, h *history.History) {
+	t.Helper()
+	r := worker.NewWorkflowReplayer()
+	r.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
+	r.RegisterWorkflowWithOptions(workflows.Sweep, workflow.RegisterOptions{Name: workflows.SweepName})
+	require.NoError(t, r.ReplayWorkflowHistory(nil, h))
+	if dir := os.Getenv("COMFYD_RECORD_HISTORIES"); dir != "" {
+		raw, err := protojson.MarshalOptions{Indent: " "}.Marshal(h)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name+".json"), raw, 0o644))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
 
@@ -29,6 +30,7 @@ func searchAttributes() map[string]enums.IndexedValueType {
 		comfy.AttrTenant:    enums.INDEXED_VALUE_TYPE_KEYWORD,
 		comfy.AttrErrorCode: enums.INDEXED_VALUE_TYPE_KEYWORD,
 		comfy.AttrMetadata:  enums.INDEXED_VALUE_TYPE_KEYWORD_LIST,
+		comfy.AttrInputs:    enums.INDEXED_VALUE_TYPE_KEYWORD_LIST,
 	}
 }
 
@@ -71,11 +73,28 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 		return nil, err
 	}
 	a.later(func(context.Context) { c.Close() })
+	a.namespace = options.Namespace
 	if !a.config.Embedded() {
 		a.TemporalAddress = options.HostPort
-		return c, requireSearchAttributes(ctx, c, options.Namespace)
+		if err := requireSearchAttributes(ctx, c, options.Namespace); err != nil {
+			return nil, err
+		}
 	}
-	return c, nil
+	return c, a.readRetention(ctx, c)
+}
+
+// readRetention asks the namespace how long it keeps jobs: its word counts, not our setting's.
+func (a *App) readRetention(ctx context.Context, c client.Client) error {
+	n, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: a.namespace})
+	if err != nil {
+		return fmt.Errorf("reading the retention of namespace %s: %w", a.namespace, err)
+	}
+	a.retention = n.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
+	if asked := time.Duration(a.config.Retention); a.retention != asked {
+		a.log.Warnf("namespace %s keeps jobs for %s after their end, and not for the %s of COMFYD_RETENTION; change it with: comfyd temporal setup --update-retention",
+			a.namespace, a.retention, asked)
+	}
+	return nil
 }
 
 // connect dials until Temporal answers or ctx ends. A server that starts listens some seconds before it is well.

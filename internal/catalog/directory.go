@@ -260,7 +260,9 @@ func (d *Directory) fresh(ctx context.Context) ([]Record, error) {
 		if err != nil {
 			return nil, err
 		}
-		records = append(records, r)
+		if !r.Stopped {
+			records = append(records, r)
+		}
 	}
 	slices.SortStableFunc(records, func(a, b Record) int { return a.Order - b.Order })
 	return records, nil

@@ -195,7 +195,7 @@ func TestDirectoryKnowsWhoIsAlive(t *testing.T) {
 	d := func() *catalog.Directory { return catalog.NewDirectory(m, nil) }
 	require.ErrorIs(t, d().Alive(t.Context()), catalog.ErrNoBackend)
 	a := &pool{is: backend.Pool{Name: "url", Kind: "url"}, servers: []backend.Server{{Name: "http://gpu", Problem: "connection refused"}}}
-	b := &pool{is: backend.Pool{Name: "local-host", Kind: "local", HostBound: true}, servers: []backend.Server{{Name: "here", Healthy: true}}}
+	b := &pool{is: backend.Pool{Name: "local-host", Kind: "local"}, servers: []backend.Server{{Name: "here", Healthy: true}}}
 	publish(t, m, a)
 	err := d().Alive(t.Context())
 	require.ErrorIs(t, err, catalog.ErrNoBackend)
@@ -223,4 +223,24 @@ func TestPublisherWritesOnlyNews(t *testing.T) {
 	a.servers[0].Healthy, a.servers[0].Problem = false, "gone"
 	require.NoError(t, p.Publish(t.Context(), false))
 	require.Equal(t, before+1, m.puts)
+}
+
+// TestCataloguesInUseAreRenewed: by their age, a sweep tells those that nobody uses; and it asks for those that are named.
+func TestCataloguesInUseAreRenewed(t *testing.T) {
+	m := &memory{blobs: map[string][]byte{}}
+	p := publish(t, m, &pool{is: backend.Pool{Name: "url"}, servers: []backend.Server{{Name: "s1", Healthy: true, Catalog: nodes("SaveImage"), CatalogAt: time.Now()}}})
+	named, err := catalog.Named(t.Context(), m)
+	require.NoError(t, err)
+	require.Len(t, named, 1)
+	for key := range named {
+		delete(m.blobs, key) // a sweep has taken it from a worker that was paused for days
+		require.NoError(t, p.Publish(t.Context(), true))
+		require.NotContains(t, m.blobs, key, "within the hour it is taken to be there")
+		p.Age(time.Hour)
+		require.NoError(t, p.Publish(t.Context(), true))
+		require.Contains(t, m.blobs, key)
+	}
+	m.down = errors.New("away")
+	_, err = catalog.Named(t.Context(), m)
+	require.Error(t, err)
 }

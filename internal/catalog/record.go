@@ -22,6 +22,9 @@ const (
 	// publishEvery is how often a worker says what its backends are; a change of health is said within lookEvery.
 	publishEvery = 10 * time.Second
 	lookEvery    = time.Second
+	// renewEvery is how often a catalogue that is in use is put again, so that no sweep takes it for forgotten; a worker
+	// that was paused for days puts it again before it names it.
+	renewEvery = time.Hour
 	// staleAfter is when a record that has not been renewed counts for nothing.
 	staleAfter = 45 * time.Second
 )
@@ -42,6 +45,8 @@ type Record struct {
 	Order   int            `json:"order"` // the pool's place in the worker's preference
 	Servers []ServerRecord `json:"servers"`
 	At      time.Time      `json:"at"`
+	// Stopped is the last word of a worker that has stopped, so that its pool is known to have been there.
+	Stopped bool `json:"stopped,omitempty"`
 }
 
 // ServerRecord is one server of a pool, with its catalogue by reference.
@@ -66,8 +71,9 @@ type Publisher struct {
 }
 
 type kept struct {
-	at  time.Time
-	ref string
+	at   time.Time // of the catalogue
+	ref  string
+	when time.Time // when it was last put
 }
 
 type published struct {
@@ -104,17 +110,28 @@ func (p *Publisher) Start() {
 	}()
 }
 
-// Stop ends the publishing and takes the records back.
+// Stop ends the publishing and says so in the records.
 func (p *Publisher) Stop() {
 	p.stop()
 	<-p.gone
 	ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
 	defer done()
 	for _, b := range p.backends {
-		if err := p.blobs.Delete(ctx, p.key(b)); err != nil {
+		if err := p.write(ctx, Record{Worker: p.worker, Pool: b.Pool(), At: time.Now().UTC(), Stopped: true}); err != nil {
 			p.log.WithError(err).Debug("the worker's record stays until it is stale")
 		}
 	}
+}
+
+func (p *Publisher) write(ctx context.Context, r Record) error {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("writing the record of pool %s: %w", r.Pool.Name, err)
+	}
+	if _, err := p.blobs.Put(ctx, p.key(r.Pool), bytes.NewReader(raw)); err != nil {
+		return fmt.Errorf("publishing pool %s: %w", r.Pool.Name, err)
+	}
+	return nil
 }
 
 // Publish writes the records that have changed or are due; with now, all of them.
@@ -132,16 +149,12 @@ func (p *Publisher) Publish(ctx context.Context, now bool) error {
 			r.Servers = append(r.Servers, ServerRecord{Server: s, CatalogRef: ref})
 			state += fmt.Sprintf("%s %v %s %s\n", s.Name, s.Healthy, s.Problem, ref)
 		}
-		key := p.key(b)
+		key := p.key(r.Pool)
 		if l := p.last[key]; !now && l.state == state && r.At.Sub(l.at) < publishEvery {
 			continue
 		}
-		raw, err := json.Marshal(r)
-		if err != nil {
-			return fmt.Errorf("writing the record of pool %s: %w", r.Pool.Name, err)
-		}
-		if _, err := p.blobs.Put(ctx, key, bytes.NewReader(raw)); err != nil {
-			return fmt.Errorf("publishing pool %s: %w", r.Pool.Name, err)
+		if err := p.write(ctx, r); err != nil {
+			return err
 		}
 		p.last[key] = published{state: state, at: r.At}
 	}
@@ -153,17 +166,17 @@ func (p *Publisher) keep(ctx context.Context, s backend.Server) (string, error) 
 	if len(s.Catalog) == 0 {
 		return "", nil
 	}
-	if k, ok := p.refs[s.Name]; ok && k.at.Equal(s.CatalogAt) {
+	if k, ok := p.refs[s.Name]; ok && k.at.Equal(s.CatalogAt) && time.Since(k.when) < renewEvery {
 		return k.ref, nil
 	}
 	blob, err := p.blobs.PutHashed(ctx, catalogPrefix, bytes.NewReader(s.Catalog))
 	if err != nil {
 		return "", fmt.Errorf("publishing the catalogue of %s: %w", s.Name, err)
 	}
-	p.refs[s.Name] = kept{at: s.CatalogAt, ref: blob.Key}
+	p.refs[s.Name] = kept{at: s.CatalogAt, ref: blob.Key, when: time.Now()}
 	return blob.Key, nil
 }
 
-func (p *Publisher) key(b backend.Backend) string {
-	return recordPrefix + b.Pool().Name + "/" + p.worker + ".json"
+func (p *Publisher) key(pool backend.Pool) string {
+	return recordPrefix + pool.Name + "/" + p.worker + ".json"
 }

@@ -155,6 +155,7 @@ func TestComposeIsHardened(t *testing.T) {
 // TestComposeRunsCommandsThatExist asks the program of the image for what the file starts in it; the cluster's own tests
 // run the rest.
 func TestComposeRunsCommandsThatExist(t *testing.T) {
+	program := cluster.Build(t, "test")
 	dockerfile, err := os.ReadFile(filepath.Join(cluster.Root(), "Dockerfile"))
 	require.NoError(t, err)
 	require.Contains(t, string(dockerfile), `ENTRYPOINT ["/comfyd"]`)
@@ -177,7 +178,7 @@ func TestComposeRunsCommandsThatExist(t *testing.T) {
 			commands = append(commands, s.HealthCheck.Test[2:])
 		}
 		for _, c := range commands {
-			said := cluster.Help(t, c...)
+			said := cluster.Help(t, program, c...)
 			require.Contains(t, said, "comfyd "+strings.Join(slices.DeleteFunc(slices.Clone(c), func(a string) bool { return strings.HasPrefix(a, "-") }), " "), name)
 			for _, a := range c {
 				require.Contains(t, said, a, name)

@@ -46,18 +46,16 @@ func Build(tb testing.TB, version string) string {
 	return program
 }
 
-// Help is what comfyd's help says about a command line, without its flags.
-func Help(tb testing.TB, args ...string) string {
+// Help is what the help of a program of [Build] says about a command line, without its flags.
+func Help(tb testing.TB, program string, args ...string) string {
 	tb.Helper()
-	words := []string{"run", "-buildvcs=false", "-tags", "noembedded", "./cmd/comfyd"}
+	var words []string
 	for _, a := range args {
 		if a[0] != '-' {
 			words = append(words, a)
 		}
 	}
-	help := exec.Command("go", append(words, "--help")...)
-	help.Dir = Root()
-	out, err := help.CombinedOutput()
+	out, err := exec.Command(program, append(words, "--help")...).CombinedOutput()
 	if err != nil {
 		tb.Fatalf("comfyd %v --help: %v\n%s", args, err, out)
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/comfyd/comfyd/comfy"
 )
 
 func (c *Config) check() error {
@@ -26,6 +28,9 @@ func (c *Config) check() error {
 	if slices.Contains(c.Backends, "url") && len(c.ComfyURLs) == 0 {
 		return &Error{"COMFYUI_URLS", "", "COMFYD_BACKEND=url needs the addresses of ComfyUI servers, such as http://127.0.0.1:8188"}
 	}
+	if c.Site != "" && !siteName.MatchString(c.Site) {
+		return &Error{"COMFYD_SITE", c.Site, "up to 40 lower-case letters, digits and dashes"}
+	}
 	for _, u := range c.ComfyURLs {
 		if !isHTTP(u) {
 			return &Error{"COMFYUI_URLS", withoutLogin(u), "an address such as http://127.0.0.1:8188, or several separated by commas"}
@@ -33,6 +38,14 @@ func (c *Config) check() error {
 	}
 	if err := c.checkModal(); err != nil {
 		return err
+	}
+	for _, n := range []struct {
+		name string
+		n    int
+	}{{"COMFYD_MAX_OPEN_JOBS", c.MaxOpenJobs}, {"COMFYD_MAX_OPEN_JOBS_PER_TENANT", c.MaxOpenJobsPerTenant}} {
+		if n.n < 1 {
+			return &Error{n.name, strconv.Itoa(n.n), "1 or more: how many jobs may wait and run at once"}
+		}
 	}
 	if c.StoreURL == "" {
 		return &Error{"COMFYD_STORE_URL", "", "with TEMPORAL_ADDRESS set, name a store that every api and worker reaches, such as s3://bucket?region=us-east-1 or file:///a/shared/folder"}
@@ -68,6 +81,7 @@ func (c *Config) checkTimes() error {
 		{"COMFYD_START_TIMEOUT", c.StartTimeout, time.Second, 7 * 24 * time.Hour},
 		{"COMFYD_RUN_TIMEOUT", c.RunTimeout, time.Second, 24 * time.Hour},
 		{"COMFYD_STALL_TIMEOUT", c.StallTimeout, 5 * time.Second, 24 * time.Hour},
+		{"COMFYD_POOL_TIMEOUT", c.PoolTimeout, 5 * time.Second, 24 * time.Hour},
 	} {
 		if time.Duration(d.d) < d.min || time.Duration(d.d) > d.max {
 			return &Error{d.name, time.Duration(d.d).String(), fmt.Sprintf("from %s to %s", d.min, d.max)}
@@ -77,8 +91,8 @@ func (c *Config) checkTimes() error {
 }
 
 var (
+	siteName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 	modalName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
-	modalGPU  = regexp.MustCompile(`^[A-Za-z0-9-]{1,32}[!+]?(:[1-8])?$`)
 )
 
 func (c *Config) checkModal() error {
@@ -86,7 +100,7 @@ func (c *Config) checkModal() error {
 		return &Error{"MODAL_APP", c.ModalApp, "the name of the app as deployed: up to 63 letters, digits, dots, dashes and underscores"}
 	}
 	for _, g := range c.ModalGPUs {
-		if !modalGPU.MatchString(g) {
+		if !comfy.ValidGPU(g) {
 			return &Error{"COMFYD_MODAL_GPUS", strings.Join(c.ModalGPUs, ","), "GPUs as Modal names them, separated by commas, such as L40S,A100-80GB,H100"}
 		}
 	}

@@ -26,6 +26,10 @@ type Config struct {
 	CORSOrigins    []string `env:"COMFYD_CORS_ORIGINS"`
 	BodyLimit      Size     `env:"COMFYD_BODY_LIMIT" envDefault:"100MiB"`
 
+	MaxOpenJobs          int  `env:"COMFYD_MAX_OPEN_JOBS" envDefault:"20000"`
+	MaxOpenJobsPerTenant int  `env:"COMFYD_MAX_OPEN_JOBS_PER_TENANT" envDefault:"10000"`
+	MinFreeDisk          Size `env:"COMFYD_MIN_FREE_DISK" envDefault:"1GiB"`
+
 	APIKeys    string `env:"COMFYD_API_KEYS"`
 	SigningKey string `env:"COMFYD_SIGNING_KEY"`
 	DataDir    string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
@@ -33,6 +37,7 @@ type Config struct {
 
 	Backends    []string `env:"COMFYD_BACKEND" envDefault:"local"`
 	ComfyURLs   []string `env:"COMFYUI_URLS"`
+	Site        string   `env:"COMFYD_SITE"`
 	ComfyDir    string   `env:"COMFYUI_DIR"`
 	ComfyPython string   `env:"COMFYUI_PYTHON"`
 	ComfyArgs   []string `env:"COMFYUI_ARGS" envSeparator:" "`
@@ -47,6 +52,7 @@ type Config struct {
 	StartTimeout Duration `env:"COMFYD_START_TIMEOUT" envDefault:"1h"`
 	RunTimeout   Duration `env:"COMFYD_RUN_TIMEOUT" envDefault:"30m"`
 	StallTimeout Duration `env:"COMFYD_STALL_TIMEOUT" envDefault:"10m"`
+	PoolTimeout  Duration `env:"COMFYD_POOL_TIMEOUT" envDefault:"1m"`
 
 	TemporalAddress   string `env:"TEMPORAL_ADDRESS"`
 	TemporalNamespace string `env:"TEMPORAL_NAMESPACE" envDefault:"default"`
@@ -59,6 +65,8 @@ type Config struct {
 	// Keys and the signing key, as found or made.
 	Keys    []Key  `env:"-"`
 	Signing []byte `env:"-"`
+	// Unknown are lines about variables that look like settings and are none, for the log.
+	Unknown []string `env:"-"`
 }
 
 // Key is an API key and whose it is.
@@ -90,6 +98,7 @@ func Load() (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.Unknown = Unknown(environment())
 	return c, c.secrets()
 }
 

@@ -158,6 +158,10 @@ func (s *Server) next(r *http.Request) http.HandlerFunc {
 		return Answer(http.StatusCreated, `{"name":"x","ref":"inputs/abc","sha256":"abc","size_bytes":1}`)
 	case call == "POST /cancel/"+ID:
 		return Answer(http.StatusAccepted, `{"id":"`+ID+`","status":"RUNNING","phase":"canceling"}`)
+	case call == "DELETE /jobs/"+ID:
+		return Answer(http.StatusNoContent, "")
+	case call == "GET /jobs":
+		return Answer(http.StatusOK, `{"jobs":[{"id":"`+ID+`","status":"RUNNING","created_at":"2026-01-31T18:30:00Z","status_url":"`+s.URL+`/status/`+ID+`"}]}`)
 	case call == "GET /status/"+ID && len(s.statuses) > 0:
 		body := s.statuses[0]
 		if len(s.statuses) > 1 {

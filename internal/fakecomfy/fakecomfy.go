@@ -44,6 +44,7 @@ type Server struct {
 	classes    map[string]*class
 	gates      map[string]*Gate
 	httpGate   *Gate
+	viewGate   *Gate
 	historyEnd *Gate
 	failures   map[string][2]string
 	refused    map[string]string
@@ -150,7 +151,7 @@ func (s *Server) Restart() {
 func (s *Server) close() {
 	s.mu.Lock()
 	s.closed = true
-	gates := []*Gate{s.httpGate, s.historyEnd, s.late}
+	gates := []*Gate{s.httpGate, s.viewGate, s.historyEnd, s.late}
 	for _, g := range s.gates {
 		gates = append(gates, g)
 	}

@@ -275,8 +275,9 @@ func (s *Server) view(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	f, cut := s.files[folder][join(q.Get("subfolder"), path.Base(name))], s.cut
-	known := s.files[folder] != nil
+	known, gate := s.files[folder] != nil, s.viewGate
 	s.mu.Unlock()
+	gate.pass(r.Context().Done())
 	switch {
 	case !known:
 		w.WriteHeader(http.StatusBadRequest)

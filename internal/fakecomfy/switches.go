@@ -23,6 +23,21 @@ func (s *Server) HoldHistory() *Gate {
 	return s.historyEnd
 }
 
+// HoldViews makes requests for files wait.
+func (s *Server) HoldViews() *Gate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.viewGate = newGate(s.tb)
+	return s.viewGate
+}
+
+// Idle tells that nothing runs and nothing waits.
+func (s *Server) Idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running == nil && len(s.queue) == 0
+}
+
 // HoldHTTP makes every request hang. Sockets stay open.
 func (s *Server) HoldHTTP() *Gate {
 	s.mu.Lock()

@@ -17,7 +17,8 @@ LIST = Path(__file__).resolve().parent.parent / "models.toml"
 
 # What ComfyUI's loaders list (folder_paths.supported_pt_extensions), and what packs load besides. Others are refused: a
 # web page saved as a model is the usual mistake.
-SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".onnx", ".gguf", ".yaml", ".json")
+WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".onnx", ".gguf")
+SUFFIXES = (*WEIGHTS, ".yaml", ".json")
 
 _FOLDER = re.compile(r"[a-z0-9][a-z0-9_]*")
 _NAME = re.compile(r"[^/\\\0-\x1f.][^/\\\0-\x1f]{0,199}")

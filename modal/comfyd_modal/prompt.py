@@ -11,6 +11,7 @@ from .client import Answer, Client
 from .comfyui import ComfyUI
 from .errors import BackendLost, Stalled
 from .listener import Listener
+from .models import WEIGHTS
 
 POST = 60.0  # seconds for POST /prompt: ComfyUI validates first
 FIRST = 0.05  # seconds before the first look at the history, doubling up to ...
@@ -29,9 +30,6 @@ class Refused(Exception):
         self.answer = answer
 
 
-MODEL = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
-
-
 def unknown_models(answer: Any) -> set[str]:
     """The names of model files that ComfyUI does not have (execution.py: value_not_in_list), if a refusal is for nothing
     else: what has other faults would be refused with the models, too."""
@@ -42,7 +40,7 @@ def unknown_models(answer: Any) -> set[str]:
             value = (error.get("extra_info") or {}).get("received_value")
             if error.get("type") != "value_not_in_list" or not isinstance(value, str):
                 return set()
-            if not value.lower().endswith(MODEL):
+            if not value.lower().endswith(WEIGHTS):
                 return set()
             names.add(value)
     return names

@@ -1,0 +1,281 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/activity"
+
+	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/removal"
+)
+
+// SweepName is the activity that removes from the store what Temporal has forgotten.
+const SweepName = "Sweep"
+
+const (
+	// ownerKey says whose the store is: the ID of the namespace whose jobs lie in it. Another one knows none of these
+	// jobs, and would remove them all.
+	ownerKey = "owner/namespace"
+	maxOwner = 256
+	// longestRun is how long a job may be open beside its wait for a GPU: the longest run that the API allows, and the
+	// hour that it grants for the rest.
+	longestRun = 25 * time.Hour
+	// catalogAge is how old a catalogue must be that no worker names. Workers renew those that they use each hour.
+	catalogAge = 24 * time.Hour
+)
+
+// SweepOptions are what a [Sweeper] works with.
+type SweepOptions struct {
+	Temporal  removal.Temporal
+	Namespace string
+	Store     removal.Store
+	// Start is how long a job may wait for a GPU.
+	Start time.Duration
+	// Catalogs are the keys of the catalogues that workers name at present.
+	Catalogs func(ctx context.Context) (map[string]bool, error)
+	Log      logrus.FieldLogger
+	// Now is the time; nil is time.Now. It is compared with that of the store, and a difference of minutes does no harm:
+	// by age alone nothing goes but what is a day above any use.
+	Now func() time.Time
+}
+
+// Sweeper removes from the store what belongs to no job any more. Any number may work at once.
+type Sweeper struct {
+	o       SweepOptions
+	remover *removal.Remover
+}
+
+// NewSweeper makes a sweeper.
+func NewSweeper(o SweepOptions) *Sweeper {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Sweeper{o: o, remover: &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, Store: o.Store}}
+}
+
+// Swept is what a sweep has removed.
+type Swept struct {
+	Removals int   `json:"removals"` // of deleted jobs, that are complete now
+	Outputs  int   `json:"outputs"`
+	Inputs   int   `json:"inputs"`
+	Graphs   int   `json:"graphs"`
+	Catalogs int   `json:"catalogs"`
+	Bytes    int64 `json:"bytes"`
+	Skipped  bool  `json:"skipped,omitempty"` // the store belongs to another namespace
+}
+
+// place is where a sweep is: all keys up to After are done. The walk goes by prefix in the order of their names, so that
+// one key tells it.
+type place struct {
+	After string `json:"after"`
+	Swept Swept  `json:"swept"`
+}
+
+// sweep is one run of the activity.
+type sweep struct {
+	*Sweeper
+	ctx       context.Context
+	now       time.Time
+	retention time.Duration
+	job       string // whose outputs are being looked at
+	forgotten bool   // by Temporal
+
+	mu    sync.Mutex // the heartbeat reads it, too
+	place place
+}
+
+// Sweep removes outputs whose jobs Temporal has forgotten, inputs, graphs and catalogues that nobody uses, and finishes
+// deletions that were interrupted. It looks closely only at what is older than the namespace's retention, asks about each
+// job once, and goes on where an attempt before it stopped. What Temporal or the store does not say for certain ends it:
+// nothing is removed in doubt.
+func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
+	w := &sweep{Sweeper: s, ctx: ctx, now: s.o.Now()}
+	if activity.HasHeartbeatDetails(ctx) {
+		_ = activity.GetHeartbeatDetails(ctx, &w.place) // of another version: from the beginning, then
+	}
+	namespace, err := s.o.Temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: s.o.Namespace})
+	if err != nil {
+		return nil, fmt.Errorf("reading the retention of namespace %s: %w", s.o.Namespace, err)
+	}
+	defer each(heartbeatEvery, func(time.Time) {
+		w.mu.Lock()
+		at := w.place
+		w.mu.Unlock()
+		activity.RecordHeartbeat(ctx, at)
+	})()
+	w.retention = namespace.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
+	if w.retention <= 0 {
+		return nil, fmt.Errorf("namespace %s has no retention", s.o.Namespace)
+	}
+	if ours, err := w.owned(namespace.GetNamespaceInfo().GetId()); err != nil || !ours {
+		return &Swept{Skipped: err == nil}, err
+	}
+	finished, unfinished := s.remover.Finish(ctx, w.now)
+	w.count(func(n *Swept) { n.Removals += finished })
+	for _, part := range []struct {
+		prefix string
+		look   func(comfy.Blob) error
+	}{
+		// In the order of their names, by which a later attempt finds its place.
+		{"catalogs/", w.catalogs()},
+		{"graphs/", w.input(func(n *Swept) { n.Graphs++ })},
+		{"inputs/", w.input(func(n *Swept) { n.Inputs++ })},
+		{comfy.OutputRoot, w.output},
+	} {
+		if err := w.walk(part.prefix, part.look); err != nil {
+			return nil, errors.Join(unfinished, err)
+		}
+	}
+	if unfinished != nil {
+		return nil, unfinished
+	}
+	swept := w.place.Swept
+	if swept != (Swept{}) {
+		s.o.Log.WithField("swept", swept).Info("the store was swept")
+	}
+	return &swept, nil
+}
+
+func (w *sweep) count(f func(*Swept)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f(&w.place.Swept)
+}
+
+// owned tells whether the store is this namespace's; the first one that sweeps it takes it.
+func (w *sweep) owned(id string) (bool, error) {
+	if id == "" {
+		return false, errors.New("the namespace has no ID")
+	}
+	raw, err := w.read(ownerKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = w.o.Store.Put(w.ctx, ownerKey, strings.NewReader(id))
+		return err == nil, err
+	}
+	if err != nil {
+		return false, err
+	}
+	if string(raw) == id {
+		return true, nil
+	}
+	w.o.Log.Warnf("the store belongs to the Temporal namespace with the ID %s, and this one is %s: nothing is swept, because the jobs of the other one cannot be known here. Give each namespace a store of its own; should the other one be gone for good, remove %s from the store", raw, id, ownerKey)
+	return false, nil
+}
+
+func (w *sweep) read(key string) (_ []byte, err error) {
+	r, err := w.o.Store.Open(w.ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	return io.ReadAll(io.LimitReader(r, maxOwner))
+}
+
+// walk looks at every object below a prefix that was not looked at before.
+func (w *sweep) walk(prefix string, look func(comfy.Blob) error) error {
+	for b, err := range w.o.Store.List(w.ctx, prefix) {
+		if err != nil {
+			return fmt.Errorf("listing %s: %w", prefix, err)
+		}
+		if b.Key <= w.place.After {
+			continue
+		}
+		select {
+		case <-activity.GetWorkerStopChannel(w.ctx):
+			return errStopping
+		default:
+		}
+		if err := look(b); err != nil {
+			return err
+		}
+		w.mu.Lock()
+		w.place.After = b.Key
+		w.mu.Unlock()
+	}
+	return w.ctx.Err()
+}
+
+// remove takes an object away unless it has been stored anew.
+func (w *sweep) remove(b comfy.Blob, count func(*Swept)) error {
+	gone, err := removal.RemoveUnchanged(w.ctx, w.o.Store, b)
+	if gone && err == nil {
+		w.count(func(n *Swept) { n.Bytes += b.Size; count(n) })
+	}
+	return err
+}
+
+// output looks at one output. A job's lie side by side, so Temporal is asked once about each.
+func (w *sweep) output(b comfy.Blob) error {
+	age := w.now.Sub(b.Modified)
+	if age <= w.retention {
+		return nil
+	}
+	id := path.Base(path.Dir(b.Key))
+	if strings.HasPrefix(id, "~") {
+		// A child whose ID only its hash tells: it cannot be asked about, and so it is given all the time that a job has.
+		if age <= w.retention+w.longestLife() {
+			return nil
+		}
+		return w.remove(b, func(n *Swept) { n.Outputs++ })
+	}
+	if id != w.job {
+		_, err := w.o.Temporal.DescribeWorkflowExecution(w.ctx, id, "")
+		var missing *serviceerror.NotFound // and not NamespaceNotFound, nor any other doubt
+		if w.job, w.forgotten = id, errors.As(err, &missing); err != nil && !w.forgotten {
+			w.job = ""
+			return fmt.Errorf("asking Temporal about job %s: %w", id, err)
+		}
+	}
+	if !w.forgotten {
+		return nil
+	}
+	return w.remove(b, func(n *Swept) { n.Outputs++ })
+}
+
+// longestLife is how long a job may be open.
+func (w *sweep) longestLife() time.Duration { return w.o.Start + longestRun }
+
+// input looks at one input file or graph. Each use renews it, so an old one has no job that is known; Temporal is asked
+// all the same, for jobs that were started with longer limits.
+func (w *sweep) input(count func(*Swept)) func(comfy.Blob) error {
+	return func(b comfy.Blob) error {
+		if w.now.Sub(b.Modified) <= w.retention+w.longestLife() {
+			return nil
+		}
+		used, err := w.remover.Named(w.ctx, b.Key, path.Base(path.Dir(b.Key)))
+		if err != nil || used {
+			return err
+		}
+		return w.remove(b, count)
+	}
+}
+
+// catalogs looks at one catalogue.
+func (w *sweep) catalogs() func(comfy.Blob) error {
+	var named map[string]bool
+	return func(b comfy.Blob) (err error) {
+		if w.now.Sub(b.Modified) <= catalogAge {
+			return nil
+		}
+		if named == nil {
+			if named, err = w.o.Catalogs(w.ctx); err != nil {
+				return fmt.Errorf("reading which catalogues are in use: %w", err)
+			}
+		}
+		if named[b.Key] {
+			return nil
+		}
+		return w.remove(b, func(n *Swept) { n.Catalogs++ })
+	}
+}

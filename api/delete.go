@@ -1,0 +1,129 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/removal"
+)
+
+const (
+	// deleteWait is how long a DELETE holds for a job to end that it has canceled. A node that cannot be interrupted is
+	// given up after 15 s.
+	deleteWait = 20 * time.Second
+	// deleteTimeout bounds the rest.
+	deleteTimeout = time.Minute
+)
+
+// remove is DELETE /jobs/{id}. An open job is canceled first: 202 where it takes longer to end than a request should,
+// and the same request again goes on. 204 when the job is forgotten, and 404 from then on.
+func (s *Server) remove(c *fiber.Ctx) error {
+	id, err := pathValue(c, "id")
+	if err != nil {
+		return err
+	}
+	about(c).callID = id
+	j, err := s.freshJob(id, about(c).tenant)
+	if err != nil {
+		return err
+	}
+	if !j.ended() {
+		if j, err = s.cancelAndWait(j); err != nil {
+			return err
+		}
+	}
+	if !j.ended() {
+		return sendCanceling(c, j)
+	}
+	if err := s.forgetJob(c, j); err != nil {
+		return err
+	}
+	return c.SendStatus(http.StatusNoContent)
+}
+
+func (s *Server) cancelAndWait(j *job) (*job, error) {
+	now, err := s.requestCancel(j)
+	if err != nil || now.ended() || !s.awaitEnd(now, s.deleteWait) {
+		return now, err
+	}
+	return s.freshJob(j.id, j.tenant)
+}
+
+// forgetJob removes a job that has ended, and everything of it that nobody else uses.
+func (s *Server) forgetJob(c *fiber.Ctx, j *job) error {
+	ctx, cancel := context.WithTimeout(s.life, deleteTimeout)
+	defer cancel()
+	inputs, err := s.inputsOf(ctx, j)
+	if err != nil {
+		if asError(err).Code == CodeNotFound { // another replica was faster
+			s.closed.forget(j)
+		}
+		return err
+	}
+	err = s.remover.Remove(ctx, removal.Job{ID: j.id, RunID: j.runID, Tenant: j.tenant, Started: j.status.CreatedAt, Inputs: inputs})
+	if err != nil && !errors.Is(err, removal.ErrUnfinished) {
+		return storeError(err)
+	}
+	if err != nil {
+		requestLog(s.log, c).WithError(err).Warn("a sweep has to finish the deletion of a job")
+	}
+	s.deleted.Add(j.runID, struct{}{})
+	s.closed.forget(j)
+	s.open.forget(j.id)
+	s.reads.Forget(j.id)
+	return nil
+}
+
+// isDeleted tells whether a run was deleted, here or by another replica, though Temporal may know it still. Where the
+// store does not answer, it was not: its outputs cannot be had then either.
+func (s *Server) isDeleted(ctx context.Context, id, runID string) bool {
+	if s.deleted.Contains(runID) {
+		return true
+	}
+	deleted, err := s.remover.Deleted(ctx, id, runID)
+	if err != nil {
+		s.log.WithError(err).WithField("call_id", id).Debug("cannot tell whether the job was deleted")
+	}
+	if deleted {
+		s.deleted.Add(runID, struct{}{})
+	}
+	return deleted
+}
+
+// explainLoss tells an output that went with its job from one that was lost.
+func (s *Server) explainLoss(j *job, err error) error {
+	if asError(err).Code == CodeOutputLost && !s.known(j) {
+		return notFound().because(err)
+	}
+	return err
+}
+
+// inputsOf reads from Temporal which objects of the store a job was given. Those of a child that another team has
+// started are not its own: whoever uploaded them may name them again.
+func (s *Server) inputsOf(ctx context.Context, j *job) ([]string, error) {
+	history, err := s.temporal.WorkflowService().GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
+		Namespace: s.opts.Namespace, MaximumPageSize: 1,
+		Execution: &commonpb.WorkflowExecution{WorkflowId: j.id, RunId: j.runID},
+	})
+	if err != nil {
+		return nil, temporalError(err)
+	}
+	events := history.GetHistory().GetEvents()
+	if !j.submitted || len(events) == 0 {
+		return nil, nil
+	}
+	var request comfy.Request
+	input := events[0].GetWorkflowExecutionStartedEventAttributes().GetInput()
+	if err := converter.GetDefaultDataConverter().FromPayloads(input, &request); err != nil {
+		return nil, failf(CodeInternal, "The job's input cannot be read.").because(err)
+	}
+	return storedKeys(&request), nil
+}

@@ -1,0 +1,56 @@
+package comfyhttp
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/fakecomfy"
+)
+
+// TestServerThatAlwaysFails: it answers, so it is well; it takes nothing, so it always has the fewest prompts. It must not
+// draw all jobs, and it comes back with one that tries it.
+func TestServerThatAlwaysFails(t *testing.T) {
+	bad, good := fakecomfy.New(t), fakecomfy.New(t)
+	tm := quick()
+	tm.rest = 500 * time.Millisecond
+	b := open(t, Options{URLs: []string{bad.URL, good.URL}}, tm)
+	require.NoError(t, b.Probe(t.Context()))
+	f := &fixture{T: t, s: good, b: b, rec: newRecorder()}
+	refused := 0
+	next := func() {
+		if r := f.ends(f.run(f.prompt(solid(1)), nil)); r.err != nil {
+			errorOf(t, r.err, comfy.BackendUnavailable)
+			refused++
+		}
+	}
+	for range failuresInARow {
+		bad.AnswerPost(503, "not now")
+	}
+	for range 20 {
+		next()
+	}
+	require.Equal(t, failuresInARow, refused, "then nobody asked it")
+	require.Len(t, bad.Posted(), failuresInARow)
+	s := b.Servers()[0]
+	require.False(t, s.Healthy)
+	require.Contains(t, s.Problem, "in a row")
+
+	require.Eventually(t, func() bool { return b.Servers()[0].Healthy }, 5*time.Second, time.Millisecond, "it is tried again")
+	require.Eventually(t, func() bool { next(); return len(bad.Posted()) > 2*failuresInARow }, 5*time.Second, time.Millisecond)
+	require.Equal(t, failuresInARow, refused)
+}
+
+// TestBreakerCountsServersFaults: neither what a prompt is to blame for, nor a call that was given up, speaks against a server.
+func TestBreakerCountsServersFaults(t *testing.T) {
+	f := setup(t, nil)
+	f.s.FailNode("EmptyImage", "ValueError", "no")
+	for i := range failuresInARow + 1 {
+		r := f.ends(f.run(f.prompt(solid(i)), nil))
+		errorOf(t, r.err, comfy.NodeFailed)
+		f.s.FailNode("EmptyImage", "ValueError", "no")
+	}
+	require.True(t, f.b.Servers()[0].Healthy)
+}
