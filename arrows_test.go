@@ -24,7 +24,7 @@ var arrows = map[string][]string{
 	"backend/localcomfy":               {"comfy", "backend", "backend/comfyhttp"},
 	"activities":                       {"comfy", "backend", "internal/removal"},
 	"workflows":                        {"comfy", "backend", "activities"},
-	"worker":                           {"comfy", "backend", "activities", "workflows", "internal/catalog", "internal/removal"},
+	"worker":                           {"comfy", "backend", "activities", "workflows", "internal/catalog", "internal/removal", "internal/visibility"},
 	"api":                              {"comfy", "backend", "internal/removal", "internal/visibility"},
 	"client":                           {"comfy"},
 	"modal":                            {"comfy", "backend", "backend/comfyui", "internal/catalog"},

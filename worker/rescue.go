@@ -14,13 +14,15 @@ import (
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/catalog"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 const (
-	// rescueEvery is how often a worker looks for pools that nobody serves any more.
-	rescueEvery = 10 * time.Second
 	// rescueTimeout bounds one look, with the signals of all jobs that it finds.
 	rescueTimeout = 5 * time.Minute
+	// pollAge is how old the last poll of a live worker may be: Temporal notes a poll when it begins and when it ends,
+	// which is up to a minute later.
+	pollAge = 65 * time.Second
 )
 
 // rescuer tells jobs that wait at a pool whose last worker is gone, so that they go elsewhere. Every worker has one; they
@@ -28,14 +30,21 @@ const (
 type rescuer struct {
 	client    client.Client
 	directory *catalog.Directory
+	own       map[string]bool // the pools that this worker serves itself: they are not gone
 	goneAfter time.Duration
 	log       logrus.FieldLogger
 	cancel    context.CancelFunc
 	gone      chan struct{}
+
+	since map[string]time.Time // when a pool was first seen without a worker, look after look
 }
 
 func newRescuer(o Options) *rescuer {
-	return &rescuer{client: o.Client, directory: o.Directory, goneAfter: o.GoneAfter, log: o.Log}
+	r := &rescuer{client: o.Client, directory: o.Directory, own: map[string]bool{}, goneAfter: o.GoneAfter, log: o.Log, since: map[string]time.Time{}}
+	for _, b := range o.Backends {
+		r.own[b.Pool().Name] = true
+	}
+	return r
 }
 
 func (r *rescuer) start() {
@@ -43,7 +52,7 @@ func (r *rescuer) start() {
 	r.cancel, r.gone = cancel, make(chan struct{})
 	go func() {
 		defer close(r.gone)
-		tick := time.NewTicker(rescueEvery)
+		tick := time.NewTicker(max(time.Second, min(r.goneAfter/3, 10*time.Second)))
 		defer tick.Stop()
 		for {
 			select {
@@ -52,6 +61,7 @@ func (r *rescuer) start() {
 			case <-tick.C:
 			}
 			if err := r.look(ctx); err != nil && ctx.Err() == nil {
+				clear(r.since) // nothing is known for sure
 				r.log.WithError(err).Debug("cannot look for jobs at pools without a worker")
 			}
 		}
@@ -65,7 +75,7 @@ func (r *rescuer) stop() {
 	}
 }
 
-// look tells the jobs of every pool that is gone.
+// look tells the jobs of every pool that has been gone long enough, in each look since.
 func (r *rescuer) look(ctx context.Context) error {
 	ctx, done := context.WithTimeout(ctx, rescueTimeout)
 	defer done()
@@ -73,39 +83,71 @@ func (r *rescuer) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, pool := range pools {
-		polled, err := r.polled(ctx, pool)
-		if err != nil {
-			return err
-		}
-		if polled {
+	missing := map[string]time.Time{}
+	for _, g := range pools {
+		if r.own[g.Pool] {
 			continue
 		}
-		if err := r.tell(ctx, pool); err != nil {
+		missing[g.Pool] = time.Now()
+		if at, ok := r.since[g.Pool]; ok {
+			missing[g.Pool] = at
+		}
+	}
+	r.since = missing
+	for _, g := range pools {
+		at, ok := missing[g.Pool]
+		if !ok || time.Since(at) < r.goneAfter {
+			continue
+		}
+		if !g.Stopped { // silent in the store: what does Temporal know?
+			polled, err := r.polled(ctx, g.Pool)
+			if err != nil {
+				return err
+			}
+			if polled {
+				continue
+			}
+		}
+		if err := r.tell(ctx, g.Pool); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// polled tells whether somebody has asked for the pool's prompts of late, by Temporal's clock as well as ours: a worker
-// that cannot reach the store, where the records lie, may still be at work.
+// polled tells whether a worker of the pool has asked Temporal for work of late: one that cannot reach the store, where
+// the records lie, is at work all the same. It asks about collection, for which a worker polls even while all of its
+// prompts' slots are taken. What is late is told by Temporal's clock: our own polls are now, or a minute ago.
 func (r *rescuer) polled(ctx context.Context, pool string) (bool, error) {
-	q, err := r.client.DescribeTaskQueue(ctx, comfy.PromptTaskQueue(pool), enums.TASK_QUEUE_TYPE_ACTIVITY)
+	ours, err := r.lastPoll(ctx, comfy.TaskQueue)
 	if err != nil {
-		return false, fmt.Errorf("asking Temporal who serves the pool %s: %w", pool, err)
+		return false, err
+	}
+	theirs, err := r.lastPoll(ctx, comfy.CollectTaskQueue(pool))
+	if err != nil {
+		return false, err
+	}
+	return !theirs.IsZero() && ours.Sub(theirs) < max(r.goneAfter, pollAge), nil
+}
+
+// lastPoll is when somebody last asked for activities of a queue; zero where Temporal remembers nobody, which is so five
+// minutes after the last poll.
+func (r *rescuer) lastPoll(ctx context.Context, queue string) (last time.Time, err error) {
+	q, err := r.client.DescribeTaskQueue(ctx, queue, enums.TASK_QUEUE_TYPE_ACTIVITY)
+	if err != nil {
+		return last, fmt.Errorf("asking Temporal who serves the task queue %s: %w", queue, err)
 	}
 	for _, p := range q.GetPollers() {
-		if time.Since(p.GetLastAccessTime().AsTime()) < r.goneAfter {
-			return true, nil
+		if at := p.GetLastAccessTime().AsTime(); at.After(last) {
+			last = at
 		}
 	}
-	return false, nil
+	return last, nil
 }
 
 // tell signals the open jobs of a pool.
 func (r *rescuer) tell(ctx context.Context, pool string) error {
-	query := fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running' AND %s = '%s'", comfy.WorkflowName, comfy.AttrBackend, pool)
+	query := visibility.Jobs() + " AND ExecutionStatus = 'Running' AND " + comfy.AttrBackend + " = " + visibility.Quote(pool)
 	var page []byte
 	told := 0
 	for {

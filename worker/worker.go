@@ -154,7 +154,8 @@ func (w *Worker) Stop(ctx context.Context) {
 }
 
 // closed asks Temporal whether a job has ended. One that it has forgotten has, and so has one whose ID another job has
-// taken. A job that was reset runs on under another run ID, from the same first run.
+// taken. A job that was reset runs on under another run ID, from the same first run; one of a chain (a cron, a retry) has
+// a first run that is another's.
 func closed(c client.Client) func(context.Context, activities.Execution) (bool, error) {
 	return func(ctx context.Context, e activities.Execution) (bool, error) {
 		ctx, done := context.WithTimeout(ctx, 10*time.Second)
@@ -168,6 +169,7 @@ func closed(c client.Client) func(context.Context, activities.Execution) (bool, 
 			return false, fmt.Errorf("asking Temporal whether job %s has ended: %w", e.WorkflowID, err)
 		}
 		info := d.GetWorkflowExecutionInfo()
-		return info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING || info.GetFirstRunId() != e.OriginalRunID, nil
+		return info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING ||
+			(info.GetFirstRunId() != e.OriginalRunID && info.GetExecution().GetRunId() != e.OriginalRunID), nil
 	}
 }

@@ -1,6 +1,8 @@
 package workflows
 
 import (
+	"errors"
+
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -24,6 +26,9 @@ func (j *job) watchPool(ctx workflow.Context) {
 		for {
 			var pool string
 			gone.Receive(ctx, &pool)
+			if j.Request.Backend == pool {
+				continue // it wants this one and no other: its worker may come back
+			}
 			if j.placed == pool {
 				j.placed = "" // whoever looks for the jobs of that pool must not find this one again
 				if err := workflow.UpsertTypedSearchAttributes(ctx, attrBackend.ValueUnset()); err != nil {
@@ -47,7 +52,9 @@ func (j *job) at(ctx workflow.Context, pool backend.Pool, step func(workflow.Con
 	j.seat = s
 	err := step(inner)
 	j.seat = nil
-	if !s.gone || !temporal.IsCanceledError(err) || ctx.Err() != nil {
+	// An attempt that dies while it is let go of times out; whatever else it says of itself holds.
+	var timeout *temporal.TimeoutError
+	if !s.gone || ctx.Err() != nil || (!temporal.IsCanceledError(err) && !errors.As(err, &timeout)) {
 		return err
 	}
 	workflow.GetLogger(ctx).Warn("no worker serves the job's pool any more, the job goes elsewhere", "pool", pool.Name)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
@@ -88,5 +89,52 @@ func TestPoolIsGoneWhileTheJobIsCanceled(t *testing.T) {
 	}, 200*time.Millisecond)
 	_, f := run(t, env, request)
 	require.Equal(t, comfy.Canceled, f.Code)
+	require.Len(t, s.prompts, 1)
+}
+
+// TestPoolIsGoneAfterTheTimeToStart: a job that is moved late has time to take its place elsewhere.
+func TestPoolIsGoneAfterTheTimeToStart(t *testing.T) {
+	s := &script{}
+	s.warmUp = func(context.Context, activities.Job) (*activities.Placement, error) {
+		return &activities.Placement{Pool: backend.Pool{Name: "url", Kind: "url"}, StartTimeout: time.Second, RunTimeout: 30 * time.Minute}, nil
+	}
+	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
+		s.prompt = nil
+		return nil, waits(ctx)
+	}
+	env := newEnv(t, s)
+	env.RegisterDelayedCallback(func() { env.SignalWorkflow(comfy.SignalPoolGone, "url") }, 2*time.Second)
+	_, f := run(t, env, request)
+	require.Nil(t, f)
+	require.Len(t, s.prompts, 2)
+	require.Greater(t, s.prompts[1].StartBy.Sub(s.prompts[0].StartBy), time.Minute)
+}
+
+// TestPoolIsGoneUnderADyingAttempt: an attempt that dies while it is let go of times out instead of being canceled.
+func TestPoolIsGoneUnderADyingAttempt(t *testing.T) {
+	s := &script{}
+	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
+		s.prompt = nil
+		_ = waits(ctx)
+		return nil, temporal.NewTimeoutError(enums.TIMEOUT_TYPE_HEARTBEAT, nil)
+	}
+	env := newEnv(t, s)
+	env.RegisterDelayedCallback(func() { env.SignalWorkflow(comfy.SignalPoolGone, "url") }, 200*time.Millisecond)
+	res, f := run(t, env, request)
+	require.Nil(t, f)
+	require.Equal(t, 2, res.Attempts)
+	require.Empty(t, s.stops)
+}
+
+// TestPoolIsGoneForAJobThatWantsNoOther waits for that pool's worker.
+func TestPoolIsGoneForAJobThatWantsNoOther(t *testing.T) {
+	s := &script{prompt: func(ctx context.Context, _ activities.PromptInput) (*backend.Outcome, error) { return nil, waits(ctx) }}
+	env := newEnv(t, s)
+	req := request
+	req.Backend = "url"
+	env.RegisterDelayedCallback(func() { env.SignalWorkflow(comfy.SignalPoolGone, "url") }, 200*time.Millisecond)
+	env.RegisterDelayedCallback(env.CancelWorkflow, 400*time.Millisecond)
+	_, f := run(t, env, req)
+	require.Equal(t, comfy.Canceled, f.Code, "nothing but the cancel has ended it")
 	require.Len(t, s.prompts, 1)
 }

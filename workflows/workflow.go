@@ -147,6 +147,12 @@ func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backen
 	if j.runs > 0 {
 		in.StartBy = in.Deadline // it had started in time once
 	}
+	if again := workflow.Now(ctx).Add(recoverLimit); j.submission > 1 && again.After(in.StartBy) {
+		in.StartBy = again // it had its place already, and needs time to take another
+		if again.After(in.Deadline) {
+			in.StartBy = in.Deadline
+		}
+	}
 	for {
 		var out *backend.Outcome
 		err := j.at(ctx, place.Pool, func(ctx workflow.Context) error {
@@ -155,6 +161,9 @@ func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backen
 		var gone *goneError
 		if errors.As(err, &gone) {
 			if place.Pool.Metered && !gone.ending.Stopped {
+				if gone.ending.Unstopped != nil {
+					in.Earlier = &activities.Heartbeat{Handle: gone.ending.Unstopped}
+				}
 				j.stop(ctx, in) // what runs on costs money; elsewhere it ends by itself
 			}
 			return nil, gone.failure()

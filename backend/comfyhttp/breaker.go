@@ -56,7 +56,8 @@ func (s *server) resting() string {
 	case gobreaker.StateOpen:
 		return fmt.Sprintf("it has lost or turned away %d prompts in a row; it is tried again within %s", failuresInARow, s.t.rest)
 	case gobreaker.StateHalfOpen:
-		if s.breaker.Counts().Requests > 0 {
+		// Of a trial that says nothing about the server only the exclusion is counted.
+		if c := s.breaker.Counts(); c.Requests > c.TotalExclusions {
 			return "it had lost or turned away several prompts in a row, and is being tried again with one"
 		}
 	}

@@ -1,6 +1,7 @@
 package comfyhttp
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -53,4 +54,48 @@ func TestBreakerCountsServersFaults(t *testing.T) {
 		f.s.FailNode("EmptyImage", "ValueError", "no")
 	}
 	require.True(t, f.b.Servers()[0].Healthy)
+}
+
+// tripped is a backend whose one server rests, until it may be tried again.
+func tripped(t *testing.T) *fixture {
+	f := setup(t, func(_ *Options, tm *timing) { tm.rest = 200 * time.Millisecond })
+	for range failuresInARow {
+		f.s.AnswerPost(503, "not now")
+		errorOf(t, f.ends(f.run(f.prompt(solid(1)), nil)).err, comfy.BackendUnavailable)
+	}
+	require.False(t, f.b.Servers()[0].Healthy)
+	require.Eventually(t, func() bool { return f.b.Servers()[0].Healthy }, 5*time.Second, time.Millisecond, "it may be tried again")
+	return f
+}
+
+// TestTrialThatSaysNothing: one that was given up, or canceled, is followed by another; the server does not rest for ever.
+func TestTrialThatSaysNothing(t *testing.T) {
+	f := tripped(t)
+	gate := f.s.LatePost() // nothing runs yet
+	ctx, leave := context.WithCancel(t.Context())
+	end := make(chan error, 1)
+	go func() {
+		_, err := f.b.Run(ctx, f.prompt(solid(2)), nil, f.rec)
+		end <- err
+	}()
+	gate.Reached()
+	require.False(t, f.b.Servers()[0].Healthy, "it is being tried")
+	leave()
+	gate.Open()
+	require.ErrorIs(t, <-end, context.Canceled)
+	require.True(t, f.b.Servers()[0].Healthy)
+	f.succeeds(f.run(f.prompt(solid(3)), nil))
+}
+
+// TestTrialThatRuns lets others in as soon as it runs: its end may be half an hour away.
+func TestTrialThatRuns(t *testing.T) {
+	f := tripped(t)
+	gate := f.s.Hold("SaveImage")
+	first := f.run(f.prompt(solid(2)), nil)
+	gate.Reached()
+	require.Eventually(t, func() bool { return f.b.Servers()[0].Healthy }, 5*time.Second, time.Millisecond)
+	second := f.run(f.prompt(solid(3)), nil)
+	gate.Open()
+	f.succeeds(first)
+	f.succeeds(second)
 }

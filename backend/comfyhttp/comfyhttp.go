@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -241,19 +242,20 @@ func (b *Backend) choose(ctx context.Context, p *backend.Prompt) (_ *server, end
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var best *server
+	order := make([]*server, len(fit))
 	for i := range fit {
-		if s := fit[(b.next+i)%len(fit)]; best == nil || s.inFlight < best.inFlight {
-			best = s
+		order[i] = fit[(b.next+i)%len(fit)]
+	}
+	slices.SortStableFunc(order, func(x, y *server) int { return x.inFlight - y.inFlight })
+	for _, s := range order {
+		if ended, err = s.breaker.Allow(); err == nil {
+			b.next++
+			s.inFlight++
+			return s, ended, nil
 		}
 	}
-	ended, err = best.breaker.Allow()
-	if err != nil { // another prompt was faster to try it again
-		return nil, nil, backend.Errorf(comfy.BackendUnavailable, "%s: %v", best.name, err)
-	}
-	b.next++
-	best.inFlight++
-	return best, ended, nil
+	// Another prompt was faster to try the last of them again.
+	return nil, nil, backend.Errorf(comfy.BackendUnavailable, "%s: %v", order[len(order)-1].name, err)
 }
 
 func (b *Backend) enter(s *server) { b.mu.Lock(); s.inFlight++; b.mu.Unlock() }

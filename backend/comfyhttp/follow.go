@@ -132,6 +132,7 @@ func (r *run) linkChanged(up bool) {
 func (r *run) runs() {
 	if !r.started {
 		r.started = true
+		r.trial()
 		r.track.Place(-1)
 		r.tell()
 	}

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"github.com/sony/gobreaker/v2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/comfyd/comfyd/backend"
@@ -46,6 +48,7 @@ type run struct {
 	queueAt   time.Time // when the queue is to be looked at
 	lastQueue *queueState
 	lastSeen  string // what the queue looked like
+	trial     func() // is told that the prompt runs
 	// gone is the error of a prompt that is nowhere.
 	gone func() *backend.Error
 }
@@ -59,9 +62,15 @@ func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle,
 	if err != nil {
 		return nil, err
 	}
-	defer func() { ended(err) }()
+	var once sync.Once
+	defer func() { once.Do(func() { ended(err) }) }()
 	defer b.leave(s)
 	r := b.newRun(s, p, backend.Handle{Pool: b.pool.Name, Server: s.name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
+	r.trial = func() { // it runs: the server is well enough for others, which need not wait for the end
+		if s.breaker.State() == gobreaker.StateHalfOpen {
+			once.Do(func() { ended(nil) })
+		}
+	}
 	paths := map[string]string{}
 	for _, in := range p.Inputs {
 		paths[in.Name] = comfyui.InputPath(p.JobID, in)
@@ -95,7 +104,7 @@ func (b *Backend) attach(ctx context.Context, p *backend.Prompt, h backend.Handl
 func (b *Backend) newRun(s *server, p *backend.Prompt, h backend.Handle, rec backend.Recorder) *run {
 	cat, _ := s.known()
 	pl := comfyui.PlanOf(cat, p.Graph)
-	r := &run{b: b, s: s, p: p, h: h, rec: rec, plan: pl, track: comfyui.NewTracker(pl), frames: newFrames(),
+	r := &run{b: b, s: s, p: p, h: h, rec: rec, plan: pl, track: comfyui.NewTracker(pl), frames: newFrames(), trial: func() {},
 		log: b.log.WithFields(logrus.Fields{"call_id": p.JobID, "prompt_id": h.PromptID, "server": s.name})}
 	r.gone = func() *backend.Error {
 		return &backend.Error{Code: comfy.BackendLost, Ran: r.started, Message: "ComfyUI has forgotten the prompt; most likely it was restarted"}

@@ -15,17 +15,17 @@ func TestGonePools(t *testing.T) {
 	a := &pool{is: backend.Pool{Name: "url", Kind: "url"}, servers: []backend.Server{{Name: "a", Healthy: true}}}
 	b := &pool{is: backend.Pool{Name: "local-x", Kind: "local"}, servers: []backend.Server{{Name: "b", Problem: "ComfyUI is starting"}}}
 	d := catalog.NewDirectory(m, nil)
-	gone := func() []string {
-		names, err := d.Gone(t.Context())
+	gone := func() []catalog.Gone {
+		pools, err := d.Gone(t.Context())
 		require.NoError(t, err)
-		return names
+		return pools
 	}
 	require.Empty(t, gone())
 	first := publish(t, m, a, b)
 	require.Empty(t, gone(), "a pool whose server is not well is served all the same")
 	first.Start()
 	first.Stop()
-	require.Equal(t, []string{"local-x", "url"}, gone())
+	require.Equal(t, []catalog.Gone{{Pool: "local-x", Stopped: true}, {Pool: "url", Stopped: true}}, gone())
 	publish(t, m, a)
-	require.Equal(t, []string{"local-x"}, gone())
+	require.Equal(t, []catalog.Gone{{Pool: "local-x", Stopped: true}}, gone())
 }

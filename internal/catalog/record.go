@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -134,30 +135,38 @@ func (p *Publisher) write(ctx context.Context, r Record) error {
 	return nil
 }
 
-// Publish writes the records that have changed or are due; with now, all of them.
+// Publish writes the records that have changed or are due; with now, all of them. One that cannot be written keeps no
+// other back.
 func (p *Publisher) Publish(ctx context.Context, now bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var errs []error
 	for i, b := range p.backends {
-		r := Record{Worker: p.worker, Pool: b.Pool(), Order: i, At: time.Now().UTC()}
-		state := ""
-		for _, s := range b.Servers() {
-			ref, err := p.keep(ctx, s)
-			if err != nil {
-				return err
-			}
-			r.Servers = append(r.Servers, ServerRecord{Server: s, CatalogRef: ref})
-			state += fmt.Sprintf("%s %v %s %s\n", s.Name, s.Healthy, s.Problem, ref)
-		}
-		key := p.key(r.Pool)
-		if l := p.last[key]; !now && l.state == state && r.At.Sub(l.at) < publishEvery {
-			continue
-		}
-		if err := p.write(ctx, r); err != nil {
+		errs = append(errs, p.publish(ctx, i, b, now))
+	}
+	return errors.Join(errs...)
+}
+
+// publish writes the record of one pool. The lock is held.
+func (p *Publisher) publish(ctx context.Context, order int, b backend.Backend, now bool) error {
+	r := Record{Worker: p.worker, Pool: b.Pool(), Order: order, At: time.Now().UTC()}
+	state := ""
+	for _, s := range b.Servers() {
+		ref, err := p.keep(ctx, s)
+		if err != nil {
 			return err
 		}
-		p.last[key] = published{state: state, at: r.At}
+		r.Servers = append(r.Servers, ServerRecord{Server: s, CatalogRef: ref})
+		state += fmt.Sprintf("%s %v %s %s\n", s.Name, s.Healthy, s.Problem, ref)
 	}
+	key := p.key(r.Pool)
+	if l := p.last[key]; !now && l.state == state && r.At.Sub(l.at) < publishEvery {
+		return nil
+	}
+	if err := p.write(ctx, r); err != nil {
+		return err
+	}
+	p.last[key] = published{state: state, at: r.At}
 	return nil
 }
 
