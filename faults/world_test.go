@@ -54,13 +54,20 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	if testing.Short() {
-		t.Parallel() // the rows mostly wait; the long form measures, and wants the machine for itself
-	}
+	beside(t)
 	return newLoneWorld(t)
 }
 
-// newLoneWorld is for a row that others would disturb at the real ComfyUI, which they share.
+// beside lets a test run beside others in the short form: the rows mostly wait. The long form measures, and wants the
+// machine for itself. A test whose worlds are in its subtests calls it, too: the next one would wait for them otherwise.
+func beside(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Parallel()
+	}
+}
+
+// newLoneWorld is for a test that others would disturb: at the real ComfyUI, which they share, or in what it measures.
 func newLoneWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), history: &History{}, within: 4 * time.Minute, every: 1, owners: map[string]*Client{}, secrets: map[string][]byte{
