@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"internal/disk":                    {},
 	"internal/logs":                    {},
 	"internal/embedded":                {"internal/logs"},
+	"internal/backup":                  {"internal/embedded"},
 	"internal/fakecomfy":               {},
 	"internal/fakeapi":                 {"comfy", "client"},
 	"internal/fakemodal":               {},
@@ -43,7 +44,7 @@ var arrows = map[string][]string{
 	"examples":                         {},
 	"internal/fakemodal/cmd/fakemodal": {"internal/fakemodal"},
 	"internal/app":                     {"*"},
-	"cmd/comfyd":                       {"internal/app", "internal/cli", "internal/config", "internal/doctor", "internal/logs"},
+	"cmd/comfyd":                       {"store", "internal/app", "internal/backup", "internal/cli", "internal/config", "internal/doctor", "internal/logs"},
 }
 
 func TestArrows(t *testing.T) {
