@@ -30,7 +30,7 @@ wait_for "$COMFYD_TEST_COMFYUI/system_stats" 300 "$comfyui_pid" || { cat "$work/
 echo "== tests"
 (cd modal && "$COMFYD_TEST_MODAL_PYTHON" -m pytest -q)
 # The embedded Temporal server takes minutes to build with the race detector: what links it is tested without.
-linked='internal/embedded|internal/app|cmd/comfyd'
+linked='internal/embedded|internal/backup|internal/app|cmd/comfyd'
 (cd comfy && go test -race ./...)
 go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
 go test -timeout 25m $(go list ./... | grep -E "$linked")
