@@ -367,4 +367,3 @@ func replace(path, from, to string) error {
 	}
 	return os.WriteFile(path, bytes.Replace(raw, []byte(from), []byte(to), 1), 0o600)
 }
-

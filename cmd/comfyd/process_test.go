@@ -43,8 +43,10 @@ type comfyd struct {
 	url  string
 	key  string
 	role string // a subcommand; empty: everything
-	cmd  *exec.Cmd
-	out  *bytes.Buffer
+	// binary is the program; empty: this test's own
+	binary string
+	cmd    *exec.Cmd
+	out    *bytes.Buffer
 }
 
 func freePort(t *testing.T) string {
@@ -72,7 +74,11 @@ func prepare(t *testing.T, vars ...string) *comfyd {
 func (p *comfyd) start() {
 	p.t.Helper()
 	p.out = &bytes.Buffer{}
-	p.cmd = exec.Command(os.Args[0])
+	binary := p.binary
+	if binary == "" {
+		binary = os.Args[0]
+	}
+	p.cmd = exec.Command(binary)
 	if p.role != "" {
 		p.cmd.Args = append(p.cmd.Args, p.role)
 	}
