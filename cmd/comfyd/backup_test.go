@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -128,7 +130,10 @@ func TestBackupAndRestore(t *testing.T) {
 				return
 			default:
 			}
-			code, body, err := p.request("POST", "/submit_workflow", map[string]any{"workflow": noise(i)})
+			// Its input is in the store before Temporal knows the job.
+			input := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "input %d", i))
+			code, body, err := p.request("POST", "/submit_workflow", map[string]any{
+				"workflow": noise(i), "images": []any{map[string]any{"name": "input.txt", "image": input}}})
 			if err != nil || code != 202 {
 				t.Errorf("submission under load: %d %v %v", code, body, err)
 				return

@@ -24,7 +24,7 @@ func TestDiskOfAJob(t *testing.T) {
 	p := keysInFolder(t, fakecomfy.New(t).URL)
 	data := p.variable("COMFYD_DATA_DIR")
 	for i := range 5 {
-		require.Equal(t, "COMPLETED", p.finish(p.submit(noise(10_000+i)))["status"])
+		require.Equal(t, "COMPLETED", p.finish(p.submit(noise(10_000 + i)))["status"])
 	}
 	p.signal(syscall.SIGTERM) // brings the log into the database
 	database, files, bytes := sizes(t, data)
