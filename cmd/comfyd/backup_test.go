@@ -141,6 +141,9 @@ func TestBackupAndRestore(t *testing.T) {
 			after = append(after, body["id"].(string))
 		}
 	})
+	pool := filepath.Join("comfyui-data", "pool") // as a local pool keeps its name
+	require.NoError(t, os.Mkdir(filepath.Join(p.variable("COMFYD_DATA_DIR"), "comfyui-data"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(p.variable("COMFYD_DATA_DIR"), pool), []byte("local-host-abcdef\n"), 0o600))
 	folder := p.backup()
 	close(stop)
 	load.Wait()
@@ -160,6 +163,7 @@ func TestBackupAndRestore(t *testing.T) {
 	restored, saved := files(t, q.variable("COMFYD_DATA_DIR")), files(t, folder)
 	delete(saved, "manifest.json")
 	require.Equal(t, saved, restored)
+	require.Contains(t, restored, pool)
 	require.Contains(t, restored["api-key"], "-rw-------")
 	require.Contains(t, restored["signing-key"], "-rw-------")
 	q.start()
