@@ -123,8 +123,15 @@ func (w *world) comfyd(role, name string, vars ...string) *process {
 // serve starts everything in one process.
 func (w *world) serve(vars ...string) *process {
 	w.t.Helper()
+	return w.serveFrom(comfydBin, vars...)
+}
+
+// serveFrom is serve with a program of its own.
+func (w *world) serveFrom(path string, vars ...string) *process {
+	w.t.Helper()
 	w.temporal = freePort(w.t)
 	p := w.comfyd("serve", "serve", append([]string{"COMFYD_TEMPORAL_LISTEN=" + w.temporal, "COMFYD_TEMPORAL_UI_LISTEN=" + freePort(w.t)}, vars...)...)
+	p.path = path
 	p.start()
 	return p
 }
@@ -179,11 +186,11 @@ func (w *world) sendBy(c *Client, j job) *Event {
 	return e
 }
 
-// owner is the client whose job it is, and stranger one of another tenant.
+// owner is the client whose job it is, and stranger one of another tenant, nil where there is none.
 func (w *world) owner(id string) *Client {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c := w.owners[id]; c != nil && c.Tenant == w.bob.Tenant {
+	if c := w.owners[id]; c != nil && w.bob != nil && c.Tenant == w.bob.Tenant {
 		return w.bob
 	}
 	return w.alice
