@@ -245,6 +245,9 @@ func TestRestoredTooOld(t *testing.T) {
 	beside(t)
 	for _, lost := range []bool{false, true} {
 		t.Run(map[bool]string{false: "ComfyUI remembers", true: "ComfyUI has forgotten"}[lost], func(t *testing.T) {
+			if testing.Short() && !lost {
+				t.Skip("the long form has it")
+			}
 			w, s := newWorld(t), fakecomfy.New(t)
 			p := w.keysInFolder(s.URL)
 			gate := s.Hold("ImageAddNoise")

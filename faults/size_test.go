@@ -21,6 +21,9 @@ const kibPerJob = 40
 
 // TestDiskOfAJob measures what a tiny job leaves in the database and in the store, and how long their backup takes.
 func TestDiskOfAJob(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a measurement: the long form has it")
+	}
 	n := min(jobsAtOnce(t), 500)
 	w := newWorld(t)
 	w.every = 20
