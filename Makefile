@@ -33,7 +33,7 @@ fuzz: ## Fuzz the graph parser for a minute
 	cd comfy && $(GO) test -run '^$$' -fuzz FuzzParseGraph -fuzztime 60s .
 
 load: ## 1,000 jobs at once: memory, fairness, many waiting; prints a table of the figures
-	COMFYD_TEST_LOAD=1000 $(GO) test ./cmd/comfyd -count=1 -timeout 20m -v -run '^(TestLoad|TestFairness|TestManyWaitForABackend)$$'
+	COMFYD_TEST_LOAD=1000 $(GO) test ./faults -count=1 -timeout 20m -v -run '^(TestLoad|TestFairness|TestManyWaitForABackend|TestDiskOfAJob)$$'
 
 clean: ## Remove what was built (data stays)
 	rm -rf bin demo

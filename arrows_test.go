@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"internal/disk":                    {},
 	"internal/logs":                    {},
 	"internal/embedded":                {"internal/logs"},
+	"internal/backup":                  {"internal/embedded"},
 	"internal/fakecomfy":               {},
 	"internal/cluster":                 {},
 	"internal/fakeapi":                 {"comfy", "client"},
@@ -47,7 +48,7 @@ var arrows = map[string][]string{
 	"faults/table":                     {},
 	"faults/temporald":                 {"comfy", "internal/embedded"},
 	"internal/app":                     {"*"},
-	"cmd/comfyd":                       {"internal/app", "internal/cli", "internal/config", "internal/doctor", "internal/logs"},
+	"cmd/comfyd":                       {"store", "internal/app", "internal/backup", "internal/cli", "internal/config", "internal/doctor", "internal/logs"},
 }
 
 func TestArrows(t *testing.T) {

@@ -37,6 +37,9 @@ type Evidence struct {
 	Runs map[string]int
 	// Jobs is how many jobs Temporal has; -1 where nobody looked.
 	Jobs int
+	// Withdrawn is how many of them no client knows and were canceled, as those of submissions without a key must be that
+	// were refused because Temporal did not say whether it had taken them.
+	Withdrawn int
 	// Stray are the files that lie where none should.
 	Stray []string
 	// Texts are logs, histories and what else must hold no secret, by name.
@@ -244,7 +247,8 @@ func whole(o map[string]any) error {
 // keys checks that one key is one job, and that there are no more jobs than clients know of.
 func (c *checker) keys() {
 	byKey, unknown := map[[2]string]string{}, map[[2]string]bool{}
-	loose := 0 // submissions without a key, or with one that was never answered: each may have become a job
+	loose := 0   // submissions without a key, or with one that was never answered: each may have become a job
+	refused := 0 // submissions without a key that were a 503: each may have become a job that is canceled
 	for _, e := range c.Events {
 		if !isSubmission(e) {
 			continue
@@ -258,6 +262,8 @@ func (c *checker) keys() {
 			byKey[key] = e.Job
 		case e.Code == 0 && e.Key == "":
 			loose++
+		case e.Code == http.StatusServiceUnavailable && e.Key == "":
+			refused++
 		case e.Code == 0:
 			unknown[key] = true
 		}
@@ -273,7 +279,7 @@ func (c *checker) keys() {
 	if c.Jobs < len(c.jobs) {
 		c.bad("I1", "", "%d jobs were acknowledged, and Temporal has %d", len(c.jobs), c.Jobs)
 	}
-	if c.Jobs > len(c.jobs)+loose {
+	if c.Jobs > len(c.jobs)+loose+min(c.Withdrawn, refused) {
 		c.bad("I7", "", "Temporal has %d jobs; clients know of %d, and of %d submissions nobody knows what became", c.Jobs, len(c.jobs), loose)
 	}
 }

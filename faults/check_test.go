@@ -154,6 +154,17 @@ func TestCheckOfUnknownSubmissions(t *testing.T) {
 	require.NotEmpty(t, Check(&Evidence{Events: end, Jobs: 2, Within: time.Minute}), "the repetition was to find the same job")
 }
 
+// TestCheckOfRefusedSubmissions: what a 503 has started all the same must be canceled.
+func TestCheckOfRefusedSubmissions(t *testing.T) {
+	refused := []*Event{call(0, "POST", "/submit_workflow", "", 503, map[string]any{"code": "unavailable"})}
+	require.Empty(t, Check(&Evidence{Events: refused}))
+	require.Empty(t, Check(&Evidence{Events: refused, Jobs: 1, Withdrawn: 1}))
+	require.NotEmpty(t, Check(&Evidence{Events: refused, Jobs: 1}), "it was not canceled")
+	require.NotEmpty(t, Check(&Evidence{Events: refused, Jobs: 2, Withdrawn: 2}), "nobody asked for the second one")
+	refused[0].Key = "k"
+	require.NotEmpty(t, Check(&Evidence{Events: refused, Jobs: 1, Withdrawn: 1}), "it has a key")
+}
+
 // TestState: only a whole answer with the right status is an end.
 func TestState(t *testing.T) {
 	require.Equal(t, "RUNNING", (&Event{Code: http.StatusAccepted, Body: map[string]any{"status": "RUNNING"}}).State())

@@ -135,7 +135,7 @@ func (all doubles) runs(mark string) int {
 			var p struct {
 				PromptID string `json:"prompt_id"`
 			}
-			if json.Unmarshal(raw, &p) == nil && bytes.Contains(raw, []byte(mark)) && !seen[p.PromptID] {
+			if bytes.Contains(raw, []byte(mark)) && json.Unmarshal(raw, &p) == nil && !seen[p.PromptID] {
 				seen[p.PromptID] = true
 				n += s.Runs(p.PromptID)
 			}

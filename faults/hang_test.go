@@ -14,6 +14,7 @@ import (
 
 // TestF08SilentSocket: ComfyUI's event socket says nothing, or cannot be opened; HTTP works, and so does the job.
 func TestF08SilentSocket(t *testing.T) {
+	beside(t)
 	for name, spoil := range map[string]func(*fakecomfy.Server){
 		"silent":  func(s *fakecomfy.Server) { s.Mute(true) },
 		"refused": func(s *fakecomfy.Server) { s.NoSockets(true) },
@@ -45,6 +46,7 @@ func TestF08SilentSocket(t *testing.T) {
 // TestF09Hangs: ComfyUI shows no sign of life, and HTTP works. The prompt is interrupted, the server put aside; the job
 // goes to another one, or waits until this one has recovered.
 func TestF09Hangs(t *testing.T) {
+	beside(t)
 	for name, alone := range map[string]bool{"alone": true, "another server": false} {
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() && !alone {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -53,6 +54,13 @@ func (h *History) add(e *Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.events = append(h.events, e)
+}
+
+// forgetEnds leaves the submissions alone: what was seen after them has not happened in the backup that was restored.
+func (h *History) forgetEnds() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.events = slices.DeleteFunc(h.events, func(e *Event) bool { return !isSubmission(e) })
 }
 
 // Events is a copy of what has been seen so far.

@@ -110,6 +110,9 @@ func TestF03KilledBeforeTheCallIDIsKnown(t *testing.T) {
 // TestBigResultAtModal: a result of fifty megabytes passes through comfyd to the store without being held in memory. It is
 // no fault; it needs the same processes.
 func TestBigResultAtModal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a container with a real ComfyUI: the long form has it")
+	}
 	w := newWorld(t)
 	_, p := w.atModal()
 	w.finish(w.submit(noise(1)))

@@ -99,6 +99,7 @@ func TestF05TemporalKilled(t *testing.T) {
 // TestF11PartitionFromTemporal cuts a worker off from Temporal while its prompt runs; another one takes the job over and
 // ends it. What the first one knows comes too late, and its prompt is not touched.
 func TestF11PartitionFromTemporal(t *testing.T) {
+	beside(t)
 	for name, stall := range map[string]bool{"cut": false, "silent": true} {
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() && !stall {

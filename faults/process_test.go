@@ -29,7 +29,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// builtDir names the folder with the programs to a test that runs itself again.
+const builtDir = "COMFYD_TEST_BUILT"
+
 func run(m *testing.M) (int, error) {
+	if dir := os.Getenv(builtDir); dir != "" {
+		comfydBin, temporaldBin = filepath.Join(dir, "comfyd"), filepath.Join(dir, "temporald")
+		return m.Run(), nil
+	}
 	dir, err := os.MkdirTemp("", "faults")
 	if err != nil {
 		return 0, err
@@ -131,6 +138,14 @@ func dead(pid int) bool {
 		return true
 	}
 	return stateOf(raw) == 'Z'
+}
+
+// said is what it has written since its last start.
+func (p *process) said() string {
+	p.t.Helper()
+	raw, err := os.ReadFile(p.log)
+	require.NoError(p.t, err)
+	return string(raw[p.seen:])
 }
 
 // resident is the memory that it holds, in bytes.

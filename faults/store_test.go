@@ -81,6 +81,7 @@ func newSick(t *testing.T, target string) *sick {
 // RUNNING (collecting) and completes when the store is back; new jobs with files are a 503 meanwhile. A job that waits
 // too long fails with "storage": workflows.TestStoreAwayForTooLong, because a quarter of an hour is too long for here.
 func TestF12StoreAway(t *testing.T) {
+	beside(t)
 	for _, name := range []string{"down", "hangs", "5xx"} {
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() && name != "down" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -23,8 +24,9 @@ func (w *world) dial() (client.Client, error) {
 	return client.DialContext(ctx, client.Options{HostPort: w.temporal, Logger: log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))})
 }
 
-// temporalSays reads every job's history, and counts the jobs.
-func (w *world) temporalSays(ids []string) (histories map[string][]byte, jobs int) {
+// temporalSays reads the jobs' histories and counts the jobs, and among them those that clients do not know and that were
+// canceled.
+func (w *world) temporalSays(ids []string) (histories map[string][]byte, jobs, withdrawn int) {
 	w.t.Helper()
 	c, err := w.dial()
 	require.NoError(w.t, err)
@@ -32,7 +34,7 @@ func (w *world) temporalSays(ids []string) (histories map[string][]byte, jobs in
 	ctx, done := context.WithTimeout(context.Background(), time.Minute)
 	defer done()
 	histories = map[string][]byte{}
-	for _, id := range ids {
+	for _, id := range w.sample(ids) {
 		var all []byte
 		for it := c.GetWorkflowHistory(ctx, id, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); it.HasNext(); {
 			e, err := it.Next()
@@ -50,7 +52,32 @@ func (w *world) temporalSays(ids []string) (histories map[string][]byte, jobs in
 		jobs = int(r.GetCount())
 		return jobs >= len(ids)
 	}, 20*time.Second, 100*time.Millisecond, "Temporal lists the jobs")
-	return histories, jobs
+	for _, status := range w.strangers(ctx, c, ids) {
+		if status == enums.WORKFLOW_EXECUTION_STATUS_CANCELED {
+			withdrawn++
+		}
+	}
+	return histories, jobs, withdrawn
+}
+
+// strangers are jobs that run or were canceled, and that no client knows. It gives those that run the time to end.
+func (w *world) strangers(ctx context.Context, c client.Client, ids []string) map[string]enums.WorkflowExecutionStatus {
+	w.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; <-time.After(100 * time.Millisecond) {
+		found, open := map[string]enums.WorkflowExecutionStatus{}, false
+		r, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{PageSize: 1000,
+			Query: "WorkflowType = '" + comfy.WorkflowName + "' AND ExecutionStatus IN ('Running', 'Canceled')"})
+		require.NoError(w.t, err)
+		for _, e := range r.GetExecutions() {
+			if id := e.GetExecution().GetWorkflowId(); !slices.Contains(ids, id) {
+				found[id] = e.GetStatus()
+				open = open || e.GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_RUNNING
+			}
+		}
+		if !open || time.Now().After(end) {
+			return found
+		}
+	}
 }
 
 // attempt is the Prompt activity of a job as Temporal knows it; nil where there is none pending.

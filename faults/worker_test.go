@@ -21,6 +21,7 @@ func (w *world) gone() bool {
 
 // TestF03AllInOneKilled kills comfyd while the real ComfyUI works: the next start goes on with the same prompt.
 func TestF03AllInOneKilled(t *testing.T) {
+	beside(t)
 	for name, s := range map[string]syscall.Signal{"kill -9": syscall.SIGKILL, "SIGTERM": syscall.SIGTERM} {
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() && s == syscall.SIGTERM {
@@ -67,6 +68,7 @@ func (p *process) start2(w *world) {
 
 // TestF03WorkerKilled kills the worker alone, and another one, or its own next start, goes on with the prompt.
 func TestF03WorkerKilled(t *testing.T) {
+	beside(t)
 	for _, again := range []bool{true, false} {
 		name := map[bool]string{true: "it starts again", false: "it is gone for good, another is alive"}[again]
 		t.Run(name, func(t *testing.T) {
@@ -141,7 +143,7 @@ func TestF04KilledBeforeUpload(t *testing.T) {
 func TestF16WorkerPaused(t *testing.T) {
 	pause := time.Minute
 	if testing.Short() {
-		pause = 15 * time.Second
+		pause = 10 * time.Second
 	}
 	w, s := newWorld(t), fakecomfy.New(t)
 	w.gpu = doubles{s}

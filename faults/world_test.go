@@ -42,26 +42,35 @@ type world struct {
 	within     time.Duration
 	allowed    []string // parts of dir where strangers may write
 	local      bool     // comfyd has a ComfyUI of its own
+	every      int      // of so many jobs, check looks at the history and the bytes of one
 
 	mu      sync.Mutex
 	fires   []string
 	secrets map[string][]byte
+	owners  map[string]*Client // by job
 	checked bool
 	number  int
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	if testing.Short() {
-		t.Parallel() // the rows mostly wait; the long form measures, and wants the machine for itself
-	}
+	beside(t)
 	return newLoneWorld(t)
 }
 
-// newLoneWorld is for a row that others would disturb at the real ComfyUI, which they share.
+// beside lets a test run beside others in the short form: the rows mostly wait. The long form measures, and wants the
+// machine for itself. A test whose worlds are in its subtests calls it, too: the next one would wait for them otherwise.
+func beside(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Parallel()
+	}
+}
+
+// newLoneWorld is for a test that others would disturb: at the real ComfyUI, which they share, or in what it measures.
 func newLoneWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), history: &History{}, within: 4 * time.Minute, secrets: map[string][]byte{
+	w := &world{t: t, dir: t.TempDir(), history: &History{}, within: 4 * time.Minute, every: 1, owners: map[string]*Client{}, secrets: map[string][]byte{
 		"the API key of alice": []byte(aliceSecret), "the API key of bob": []byte(bobSecret), "the signing key": []byte(signingKey),
 	}}
 	for _, d := range []string{"data", "logs", "home", "tmp", "cwd"} {
@@ -114,8 +123,15 @@ func (w *world) comfyd(role, name string, vars ...string) *process {
 // serve starts everything in one process.
 func (w *world) serve(vars ...string) *process {
 	w.t.Helper()
+	return w.serveFrom(comfydBin, vars...)
+}
+
+// serveFrom is serve with a program of its own.
+func (w *world) serveFrom(path string, vars ...string) *process {
+	w.t.Helper()
 	w.temporal = freePort(w.t)
 	p := w.comfyd("serve", "serve", append([]string{"COMFYD_TEMPORAL_LISTEN=" + w.temporal, "COMFYD_TEMPORAL_UI_LISTEN=" + freePort(w.t)}, vars...)...)
+	p.path = path
 	p.start()
 	return p
 }
@@ -163,8 +179,28 @@ func (w *world) sendBy(c *Client, j job) *Event {
 	e := c.Do(context.Background(), "POST", "/submit_workflow", "", body, header)
 	if e.Code == http.StatusAccepted {
 		w.history.Mark(e.Job, mark)
+		w.mu.Lock()
+		w.owners[e.Job] = c
+		w.mu.Unlock()
 	}
 	return e
+}
+
+// owner is the client whose job it is, and stranger one of another tenant, nil where there is none.
+func (w *world) owner(id string) *Client {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c := w.owners[id]; c != nil && w.bob != nil && c.Tenant == w.bob.Tenant {
+		return w.bob
+	}
+	return w.alice
+}
+
+func (w *world) stranger(id string) *Client {
+	if w.owner(id) == w.bob {
+		return w.alice
+	}
+	return w.bob
 }
 
 // submit sends a job that must be accepted.
@@ -176,7 +212,7 @@ func (w *world) submit(graph string) string {
 }
 
 func (w *world) status(id string) *Event {
-	return w.alice.Do(context.Background(), "GET", "/status/"+id, id, nil, nil)
+	return w.owner(id).Do(context.Background(), "GET", "/status/"+id, id, nil, nil)
 }
 
 // running waits until a job has made some progress.
@@ -203,7 +239,7 @@ func (w *world) phase(id string, is func(*Event) bool, what string) {
 func (w *world) finish(id string) map[string]any {
 	w.t.Helper()
 	for end := time.Now().Add(w.within); time.Now().Before(end); {
-		e := w.alice.Do(context.Background(), "GET", "/status/"+id+"?wait=5", id, nil, nil)
+		e := w.owner(id).Do(context.Background(), "GET", "/status/"+id+"?wait=5", id, nil, nil)
 		if ended(e.State()) {
 			return e.Body
 		}

@@ -43,6 +43,7 @@ func root(version string) *cobra.Command {
 	cmd.AddCommand(temporalCommand(), healthCommand())
 	cmd.AddCommand(cli.Commands(cli.System())...)
 	cmd.AddCommand(doctor.Commands()...)
+	cmd.AddCommand(backups(version)...)
 	return cmd
 }
 

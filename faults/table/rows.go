@@ -33,4 +33,8 @@ var rows = []row{
 	{id: "F29", fault: "a valid graph that needs more memory than there is", ours: []string{"TestF29"}},
 	{id: "F32", fault: "old histories on new code", others: map[string][]string{
 		"workflows": {"TestReplayStoredHistories"}, "internal/app": {"TestReplay"}}},
+	{id: "load", fault: "many jobs at once, many that wait, one tenant's many; a large result",
+		ours: []string{"TestLoad", "TestFairness", "TestManyWaitForABackend", "TestDiskOfAJob", "TestBigResultAtModal"}},
+	{id: "backup", fault: "the data folder is lost; a backup is old, damaged or in the wrong place", ours: []string{"TestBackup", "TestRestore"}},
+	{id: "upgrade", fault: "comfyd is replaced by another version in mid-job", ours: []string{"TestUpgrade"}},
 }

@@ -100,6 +100,9 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
+// Usage marks an error as one that the caller has to change the command line or the settings for: exit code 2.
+func Usage(err error) error { return &usageError{err} }
+
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
 // Commands are submit, status and cancel.

@@ -33,7 +33,18 @@ type Options struct {
 	Log logrus.FieldLogger
 }
 
-// Kind is why [Start] failed. Test for one with errors.Is(err, embedded.AddressTaken).
+// Database is what a database file was made with, and by which Temporal server.
+type Database struct {
+	Schema     string `json:"schema"`
+	Visibility string `json:"visibility"`
+	Digest     string `json:"digest"` // of the schema's statements
+	Server     string `json:"server"`
+}
+
+// DatabaseFile is the name of the database in the data folder.
+const DatabaseFile = "temporal.db"
+
+// Kind is why a function failed. Test for one with errors.Is(err, embedded.AddressTaken).
 type Kind string
 
 // Kinds of [Error].
@@ -48,6 +59,8 @@ const (
 	StartFailed    Kind = "server did not start"
 	StopFailed     Kind = "server did not stop"
 	Crashed        Kind = "server failed while running"
+	NoDatabase     Kind = "there is no database"
+	CopyFailed     Kind = "database was not copied"
 	NotBuiltIn     Kind = "no embedded server in this program"
 )
 

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	databaseFile = "temporal.db"
+	databaseFile = DatabaseFile
 	// checkTime bounds the look over the whole file at start: a big one that is probably fine must not keep jobs waiting.
 	checkTime = time.Second
 )
@@ -168,34 +168,56 @@ func syncFolder(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// check reads the version record and, while time allows, the whole file.
+// check reads the version record and, while time allows, the whole file. It writes only when the file is to be used: one
+// that is refused stays as it was, byte for byte, its log included.
 func (d *database) check(ctx context.Context) error {
-	db, err := open(d.path, "rw")
+	db, err := d.openToRead()
 	if err != nil {
 		return d.unreadable(err)
 	}
 	defer db.Close()
-	if err := checkVersion(ctx, db, d.path); err != nil {
+	have, err := checkVersion(ctx, db, d.path)
+	if err != nil {
 		return d.unreadable(err)
 	}
 	limited, done := context.WithTimeout(ctx, checkTime)
 	defer done()
-	var verdict string
-	err = db.QueryRowContext(limited, "PRAGMA quick_check(1)").Scan(&verdict)
-	switch {
-	case limited.Err() != nil:
-		return ctx.Err()
-	case err != nil:
+	if err := verdict(limited, db, "quick_check(1)"); err != nil && limited.Err() == nil {
 		return d.unreadable(err)
-	case verdict != "ok":
-		return d.unreadable(errors.New(verdict))
+	}
+	if err := errors.Join(ctx.Err(), db.Close()); err != nil {
+		return err
+	}
+	return d.unreadable(d.noteServer(ctx, have))
+}
+
+// openToRead opens the file so that neither it nor its log is changed, not even by the last one to close it.
+func (d *database) openToRead() (*sql.DB, error) {
+	journal, err := fileSize(d.path + "-journal")
+	if err != nil {
+		return nil, err
+	}
+	if journal > 0 { // a process that died while it switched to WAL: only a writer can take that back
+		return open(d.path, "rw")
+	}
+	return open(d.path, "ro")
+}
+
+// verdict runs one of SQLite's checks.
+func verdict(ctx context.Context, db *sql.DB, pragma string) error {
+	var said string
+	if err := db.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&said); err != nil {
+		return err
+	}
+	if said != "ok" {
+		return errors.New(said)
 	}
 	return nil
 }
 
 func (d *database) unreadable(err error) error {
 	var e *Error
-	if errors.As(err, &e) {
+	if err == nil || errors.As(err, &e) {
 		return err
 	}
 	return fail(Corrupt, err, "%s cannot be used (%v): restore it from a backup, or move it away with its -wal and -shm files to start with no jobs", d.path, err)

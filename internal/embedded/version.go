@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
+	"errors"
 	"strings"
 
 	"github.com/blang/semver/v4"
@@ -57,35 +58,55 @@ func writeVersion(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-// checkVersion refuses a database with another schema than the server's. There is no migration yet: the first change of
-// the module's schema brings the first one, here.
-func checkVersion(ctx context.Context, db *sql.DB, path string) error {
-	want, err := currentVersion()
-	if err != nil {
-		return err
-	}
+// querier is a database, or one connection to it.
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func readVersion(ctx context.Context, db querier, path string) (version, error) {
 	var tables int
 	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema WHERE name = 'comfyd_version'").Scan(&tables); err != nil {
-		return err
+		return version{}, err
 	}
 	if tables == 0 {
-		return fail(SchemaOlder, nil, "%s was not made by comfyd, or by one from before its first release: move it out of the data folder with its -wal and -shm files to start with no jobs", path)
+		return version{}, fail(SchemaOlder, nil, "%s was not made by comfyd, or by one from before its first release: move it out of the data folder with its -wal and -shm files to start with no jobs", path)
 	}
 	var have version
 	row := db.QueryRowContext(ctx, "SELECT schema, visibility, digest, server FROM comfyd_version")
-	if err := row.Scan(&have.Schema, &have.Visibility, &have.Digest, &have.Server); err != nil {
-		return err
+	return have, row.Scan(&have.Schema, &have.Visibility, &have.Digest, &have.Server)
+}
+
+// checkVersion refuses a database with another schema than the server's, and changes nothing in it. There is no migration
+// yet: the first change of the module's schema brings the first one, here.
+func checkVersion(ctx context.Context, db querier, path string) (version, error) {
+	want, err := currentVersion()
+	if err != nil {
+		return version{}, err
 	}
-	if have.Digest == want.Digest {
-		_, err := db.ExecContext(ctx, "UPDATE comfyd_version SET server = ? WHERE server <> ?", want.Server, want.Server)
-		return err
+	have, err := readVersion(ctx, db, path)
+	if err != nil || have.Digest == want.Digest {
+		return have, err
 	}
 	const differ = "%s is of Temporal %s (schema %s, %s), and this comfyd has Temporal %s (schema %s, %s): "
 	versions := []any{path, have.Server, have.Schema, have.Visibility, want.Server, want.Schema, want.Visibility}
 	if have.newer(want) {
-		return fail(SchemaNewer, nil, differ+"start the newer comfyd that wrote it, or restore the backup from before the upgrade", versions...)
+		return have, fail(SchemaNewer, nil, differ+"start the newer comfyd that wrote it, or restore the backup from before the upgrade", versions...)
 	}
-	return fail(SchemaOlder, nil, differ+"it cannot be migrated; let the older comfyd finish its jobs, stop it, and move the file out of the data folder with its -wal and -shm files (stored images stay)", versions...)
+	return have, fail(SchemaOlder, nil, differ+"it cannot be migrated; let the older comfyd finish its jobs, stop it, and move the file out of the data folder with its -wal and -shm files (stored images stay)", versions...)
+}
+
+// noteServer keeps which server runs on the database from now on.
+func (d *database) noteServer(ctx context.Context, have version) error {
+	want, err := currentVersion()
+	if err != nil || have.Server == want.Server {
+		return err
+	}
+	db, err := open(d.path, "rw")
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, "UPDATE comfyd_version SET server = ?", want.Server)
+	return errors.Join(err, db.Close())
 }
 
 func (v version) newer(than version) bool {

@@ -1,4 +1,4 @@
-package main
+package faults
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,10 +35,10 @@ func onSmallDisks(t *testing.T) bool {
 	if out, err := exec.Command("unshare", "-rm", "mount", "-t", "tmpfs", "none", t.TempDir()).CombinedOutput(); err != nil {
 		t.Skipf("no small file system can be mounted here: %v %s", err, out)
 	}
-	cmd := exec.Command("unshare", "-rm", os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd := exec.Command("unshare", "-rm", os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "20m")
+	cmd.Env = append(os.Environ(), inside+"=1", builtDir+"="+filepath.Dir(comfydBin))
 	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
+	t.Logf("it said:\n%s", strings.ReplaceAll("\n"+string(out), "\n", "\n| ")) // not to be taken for this run's own events
 	require.NoError(t, err)
 	require.Contains(t, string(out), "--- PASS: "+t.Name(), "it has run")
 	return false
@@ -49,11 +50,12 @@ type smallDisk struct {
 	path string
 }
 
-func mount(t *testing.T, size string) *smallDisk {
+func mount(t *testing.T, path, size string) *smallDisk {
 	t.Helper()
-	d := &smallDisk{t: t, path: t.TempDir()}
-	require.NoError(t, syscall.Mount("none", d.path, "tmpfs", 0, "size="+size))
-	t.Cleanup(func() { require.NoError(t, syscall.Unmount(d.path, syscall.MNT_DETACH)) })
+	d := &smallDisk{t: t, path: path}
+	require.NoError(t, os.Mkdir(path, 0o700))
+	require.NoError(t, syscall.Mount("none", path, "tmpfs", 0, "size="+size))
+	t.Cleanup(func() { require.NoError(t, syscall.Unmount(path, syscall.MNT_DETACH)) })
 	return d
 }
 
@@ -108,90 +110,77 @@ func fullFor(t *testing.T) time.Duration {
 	return d
 }
 
-// TestDiskFull fills the disks under a running comfyd (F13): first that of the store, then that of Temporal's database.
-func TestDiskFull(t *testing.T) {
+// TestF13DiskFull fills the disks under a running comfyd: first that of the store, then that of Temporal's database.
+func TestF13DiskFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes half a minute: the long form has it")
+	}
 	if !onSmallDisks(t) {
 		return
 	}
-	data, blobs := mount(t, "64m"), mount(t, "64m")
-	s := fakecomfy.New(t)
+	w, s := newWorld(t), fakecomfy.New(t)
+	w.gpu = doubles{s}
+	w.within += fullFor(t)
+	data, blobs := mount(t, w.data("serve"), "64m"), mount(t, w.data("blobs"), "64m")
 	gate := s.Hold("ImageAddNoise")
-	p := prepare(t, "COMFYD_BACKEND=url", "COMFYUI_URLS="+s.URL, "COMFYD_MIN_FREE_DISK=8MiB",
-		"COMFYD_DATA_DIR="+data.path, "COMFYD_STORE_URL=file://"+blobs.path)
-	p.start()
+	p := w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+s.URL, "COMFYD_MIN_FREE_DISK=8MiB", "COMFYD_STORE_URL=file://"+blobs.path)
 	pid := p.cmd.Process.Pid
-	var ids []string
-	for i := range 6 {
-		ids = append(ids, p.submit(noise(i)))
-	}
+	ids := w.load(6)
 	gate.Reached()
 
 	refused := func(what string) {
 		t.Helper()
-		var code int
-		var body map[string]any
+		var e *Event
 		require.Eventually(t, func() bool { // what was free is known for a second
-			var err error
-			code, body, err = p.request("POST", "/submit_workflow", map[string]any{"workflow": noise(99)})
-			require.NoError(t, err)
-			return body["code"] == "storage"
+			e = w.send(job{graph: noise(99)})
+			return e.Body["code"] == "storage"
 		}, 30*time.Second, 50*time.Millisecond)
-		require.Equal(t, 503, code, "%v", body)
-		require.Contains(t, body["error"], what)
-		code, body, err := p.request("POST", "/inputs", map[string]any{"name": "a.txt", "image": "aGVsbG8="})
-		require.NoError(t, err)
-		require.Equal(t, 503, code, "%v", body)
-		code, body, err = p.get("/readyz")
-		require.NoError(t, err)
-		require.Equal(t, 503, code, "%v", body)
-		require.Equal(t, false, body["disk"].(map[string]any)["ok"], "%v", body)
+		require.Equal(t, http.StatusServiceUnavailable, e.Code, "%v", e.Body)
+		require.Contains(t, e.Body["error"], what)
+		e = w.alice.Do(t.Context(), "POST", "/inputs", "", map[string]any{"name": "a.txt", "image": "aGVsbG8="}, nil)
+		require.Equal(t, http.StatusServiceUnavailable, e.Code, "%v", e.Body)
+		e = w.alice.Do(t.Context(), "GET", "/readyz", "", nil, nil)
+		require.Equal(t, http.StatusServiceUnavailable, e.Code, "%v", e.Body)
+		require.Equal(t, false, e.Body["disk"].(map[string]any)["ok"], "%v", e.Body)
+	}
+	meets := func(words string) {
+		t.Helper()
+		require.Eventually(t, func() bool { return strings.Contains(p.said(), words) }, time.Minute, 50*time.Millisecond, "comfyd says %q", words)
+		w.fired(true, "comfyd met it: "+words)
 	}
 
 	blobs.fill()
 	refused("COMFYD_STORE_URL")
 	gate.Open()
-	require.Eventually(t, func() bool { return strings.Contains(p.out.String(), "no space left on device") }, 30*time.Second, 50*time.Millisecond,
-		"comfyd itself meets the full disk: %s", p.out)
-	require.Eventually(t, func() bool {
-		code, body, err := p.get("/status/" + ids[0])
-		require.NoError(t, err)
-		require.Equal(t, 202, code, "%v", body)
-		return body["phase"] == "collecting"
-	}, 30*time.Second, 50*time.Millisecond, "its outputs wait for room")
+	meets("no space left on device")
+	w.phase(ids[0], func(e *Event) bool { return e.Body["phase"] == "collecting" }, "its outputs wait for room")
 	blobs.whole()
+	freed := time.Now()
 	blobs.free()
 	for _, id := range ids {
-		status := p.finish(id)
-		require.Equal(t, "COMPLETED", status["status"], "%v", status)
+		require.Equal(t, "COMPLETED", w.finish(id)["status"])
 	}
+	w.recovered("the disk of the store was full, from the room on", freed, time.Since(freed))
 	require.NotZero(t, blobs.whole())
 
 	gate = s.Hold("ImageAddNoise")
-	ids = nil
-	for i := range 6 {
-		ids = append(ids, p.submit(noise(10+i)))
-	}
+	ids = w.load(6)
 	gate.Reached()
 	data.fill()
 	refused("COMFYD_DATA_DIR")
 	gate.Open()
-	require.Eventually(t, func() bool { return strings.Contains(p.out.String(), "disk is full") }, time.Minute, 50*time.Millisecond,
-		"SQLite meets the full disk: %s", p.out)
-	time.Sleep(fullFor(t)) // the fault lasts; nothing is waited for
+	meets("disk is full")
+	<-time.After(fullFor(t)) // the fault lasts; nothing is waited for
 	data.free()
-	freed := time.Now()
+	freed = time.Now()
 	for _, id := range ids {
-		status := p.finish(id)
-		require.Equal(t, "COMPLETED", status["status"], "%v", status)
+		require.Equal(t, "COMPLETED", w.finish(id)["status"])
 	}
-	t.Logf("all jobs have ended %s after there was room again", time.Since(freed))
-	require.Equal(t, "COMPLETED", p.finish(p.submit(noise(50)))["status"])
-	require.Equal(t, pid, p.cmd.Process.Pid)
+	w.recovered("the disk of Temporal's database was full, from the room on", freed, time.Since(freed))
+	require.Equal(t, "COMPLETED", w.finish(w.submit(noise(50)))["status"])
+	require.False(t, dead(pid), "it was the same process all the time")
 	blobs.whole()
 	p.signal(syscall.SIGTERM)
-	p.start()
-	for _, id := range ids {
-		require.Equal(t, "COMPLETED", p.finish(id)["status"], "the database is whole")
-	}
-	p.signal(syscall.SIGTERM)
+	p.start() // the database is whole
+	w.check()
 }
