@@ -33,7 +33,11 @@ func TestF17CancelRacesCompletion(t *testing.T) {
 		canceled[i] = id
 		pause := time.Duration(r.IntN(1500)) * time.Millisecond
 		wait.Go(func() {
-			<-time.After(pause)
+			if i%5 == 0 { // just before its end, or just after
+				w.nearItsEnd(id, i%10 == 0)
+			} else {
+				<-time.After(pause)
+			}
 			for range 2 {
 				e := w.alice.Do(t.Context(), "POST", "/cancel/"+id, id, nil, nil)
 				require.Contains(t, []int{http.StatusAccepted, http.StatusOK}, e.Code, "%v", e.Body)
@@ -56,6 +60,15 @@ func TestF17CancelRacesCompletion(t *testing.T) {
 	}
 	w.fired(won > 0 && lost > 0, fmt.Sprintf("%d cancels raced %d jobs: %d were canceled, %d had completed", 2*n, n, won, lost))
 	w.check()
+}
+
+// nearItsEnd waits until a job's outputs are collected, or it has ended.
+func (w *world) nearItsEnd(id string, ended bool) {
+	w.t.Helper()
+	require.Eventually(w.t, func() bool {
+		e := w.status(id)
+		return e.Code == http.StatusOK || (!ended && e.Body["phase"] == "collecting")
+	}, 2*time.Minute, 5*time.Millisecond)
 }
 
 // TestF17CancelQueuedAndRunning cancels a job that waits and one that runs: the one takes no GPU time, the other is

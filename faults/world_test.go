@@ -251,11 +251,18 @@ func (w *world) finish(id string) map[string]any {
 	return nil
 }
 
+// ends is finish, in a state.
+func (w *world) ends(id, state string) map[string]any {
+	w.t.Helper()
+	status := w.finish(id)
+	require.Equal(w.t, state, status["status"], "%v", status)
+	return status
+}
+
 // completes is finish, and the job must have made what it should, in so many attempts.
 func (w *world) completes(id string, attempts int) map[string]any {
 	w.t.Helper()
-	status := w.finish(id)
-	require.Equal(w.t, "COMPLETED", status["status"], "%v", status)
+	status := w.ends(id, "COMPLETED")
 	require.EqualValues(w.t, attempts, status["attempts"], "%v", status)
 	return status
 }
@@ -263,8 +270,7 @@ func (w *world) completes(id string, attempts int) map[string]any {
 // fails is finish, and the job must have failed with a code.
 func (w *world) fails(id, code string) map[string]any {
 	w.t.Helper()
-	status := w.finish(id)
-	require.Equal(w.t, "FAILED", status["status"], "%v", status["status"])
+	status := w.ends(id, "FAILED")
 	require.Equal(w.t, code, status["code"], "%v", status)
 	require.NotEmpty(w.t, status["error"])
 	return status
