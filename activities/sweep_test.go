@@ -104,6 +104,7 @@ func newSweeping(t *testing.T) *sweeping {
 	s.store, err = store.Open(t.Context(), s.dir)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.store.Close()) })
+	require.NoError(t, removal.Claim(t.Context(), s.store, s.ledger.namespace))
 	return s
 }
 
@@ -228,8 +229,6 @@ func TestSweepInDoubt(t *testing.T) {
 	})
 	t.Run("another namespace's store", func(t *testing.T) {
 		s := newSweeping(t)
-		_, err := s.sweep(s.store)
-		require.NoError(t, err)
 		s.put("outputs/forgotten/a", 100*day)
 		s.ledger.namespace = "n2"
 		swept, err := s.sweep(s.store)
@@ -237,6 +236,30 @@ func TestSweepInDoubt(t *testing.T) {
 		require.Equal(t, activities.Swept{Skipped: true}, swept)
 		require.Len(t, s.has(), 1)
 		require.Contains(t, s.notes.LastEntry().Message, "remove owner/namespace from the store")
+	})
+	t.Run("nobody's store", func(t *testing.T) {
+		s := newSweeping(t)
+		require.NoError(t, s.store.Delete(t.Context(), removal.OwnerKey))
+		s.put("outputs/forgotten/a", 100*day)
+		swept, err := s.sweep(s.store)
+		require.NoError(t, err)
+		require.Equal(t, activities.Swept{Skipped: true}, swept, "another may have taken it in the same moment")
+		require.Len(t, s.has(), 1)
+		swept, err = s.sweep(s.store)
+		require.NoError(t, err)
+		require.Equal(t, 1, swept.Outputs)
+	})
+	t.Run("another namespace's removal", func(t *testing.T) {
+		s := newSweeping(t)
+		r := &removal.Remover{Temporal: s.ledger, Namespace: "theirs", NamespaceID: "n2", Store: s.store}
+		require.NoError(t, r.Remove(t.Context(), removal.Job{ID: "job", RunID: "run-1", Tenant: "alice", Started: s.now}))
+		s.put("outputs/job/late", time.Minute)
+		before := s.has()
+		s.now = time.Now().Add(time.Hour)
+		swept, err := s.sweep(s.store)
+		require.NoError(t, err)
+		require.Zero(t, swept)
+		require.Equal(t, before, s.has())
 	})
 	t.Run("stored anew meanwhile", func(t *testing.T) {
 		s := newSweeping(t)

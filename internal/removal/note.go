@@ -69,6 +69,9 @@ func (r *Remover) finish(ctx context.Context, key string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if j.Namespace != r.NamespaceID && j.Namespace != "" && r.NamespaceID != "" {
+		return false, nil // here its job is unknown, there it may be known
+	}
 	if known, err := r.known(ctx, j.ID, j.RunID); err != nil {
 		return false, err
 	} else if known {

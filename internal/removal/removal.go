@@ -45,15 +45,19 @@ const usersAtOnce = 20
 type Remover struct {
 	Temporal  Temporal
 	Namespace string
-	Store     Store
+	// NamespaceID is of that namespace. Notes of another one are left to it; empty, which only tests are, means all.
+	NamespaceID string
+	Store       Store
 }
 
 // Job is one that has ended; its JSON is the note.
 type Job struct {
-	ID      string    `json:"id"`
-	RunID   string    `json:"run_id"`
-	Tenant  string    `json:"tenant"`
-	Started time.Time `json:"started"`
+	ID     string `json:"id"`
+	RunID  string `json:"run_id"`
+	Tenant string `json:"tenant"`
+	// Namespace is the ID of the Temporal namespace that knows the job; Remove sets it. Empty in notes of an older comfyd.
+	Namespace string    `json:"namespace,omitempty"`
+	Started   time.Time `json:"started"`
 	// Inputs are the keys of its input files and of its graph in the store. What lies elsewhere than with the tenant's
 	// own is left alone.
 	Inputs []string `json:"inputs,omitempty"`
@@ -66,6 +70,7 @@ var ErrUnfinished = errors.New("the job is deleted, but not everything of it is 
 // Remove deletes a job that has ended, with everything that nobody else uses. It may be called again. Only an error that
 // is no ErrUnfinished means that nothing was done.
 func (r *Remover) Remove(ctx context.Context, j Job) error {
+	j.Namespace = r.NamespaceID
 	if err := r.write(ctx, &j); err != nil {
 		return err
 	}
