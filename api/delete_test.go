@@ -146,6 +146,20 @@ func TestMemoryOfEndedJobs(t *testing.T) {
 	require.Equal(t, 200, h.do("GET", "/status/"+id, "").status, "what is remembered counts while Temporal is away")
 }
 
+// TestAStoreThatHangsKeepsNoStatus: how a job has ended stands in Temporal.
+func TestAStoreThatHangsKeepsNoStatus(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.finish(run, enums.WORKFLOW_EXECUTION_STATUS_TERMINATED)
+	run.failure = endError(t, errors.New("x"))
+	h.store.hangs.Store(true)
+	began := time.Now()
+	a := h.do("GET", "/status/"+id, "")
+	require.Equal(t, 200, a.status, "%s", a.raw)
+	require.Equal(t, "FAILED", a.body["status"])
+	require.Less(t, time.Since(began), readTimeout/2)
+}
+
 // TestBytesGoneWithTheirJob: a replica that still remembers a job which another has deleted does not call its outputs lost.
 func TestBytesGoneWithTheirJob(t *testing.T) {
 	h := newHarness(t)
