@@ -218,6 +218,8 @@ func TestList(t *testing.T) {
 		"&backend=x'+OR+'1'='1":                    {},
 		"&since=2100-01-01T00:00:00Z":              {},
 		"&until=2020-01-01T00:00:00%2B02:00":       {},
+		"&since=9999-12-31T23:59:59Z":              {},
+		"&until=1970-01-01T00:00:00Z":              {},
 		"&status=COMPLETED&since=2020-01-01T00:00:00Z&metadata=n=a&backend=url": {want[6]},
 	} {
 		require.Equal(t, ids, d.listed(query), query)
