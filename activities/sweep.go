@@ -39,21 +39,13 @@ type SweepOptions struct {
 	// Catalogs are the keys of the catalogues that workers name at present.
 	Catalogs func(ctx context.Context) (map[string]bool, error)
 	Log      logrus.FieldLogger
-	// Now is the time; nil is time.Now. It is compared with that of the store, and a difference of minutes does no harm:
-	// by age alone nothing goes but what is a day above any use.
-	Now func() time.Time
 }
 
 // Sweeper removes from the store what belongs to no job any more. Any number may work at once.
 type Sweeper struct{ o SweepOptions }
 
 // NewSweeper makes a sweeper.
-func NewSweeper(o SweepOptions) *Sweeper {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	return &Sweeper{o: o}
-}
+func NewSweeper(o SweepOptions) *Sweeper { return &Sweeper{o: o} }
 
 // Swept is what a sweep has removed.
 type Swept struct {
@@ -76,8 +68,10 @@ type place struct {
 // sweep is one run of the activity.
 type sweep struct {
 	*Sweeper
-	ctx       context.Context
-	remover   *removal.Remover
+	ctx     context.Context
+	remover *removal.Remover
+	// now is Temporal's time at the start, because a worker's clock may be days off. It is compared with that of the store,
+	// and a difference of minutes does no harm: by age alone nothing goes but what is a day above any use.
 	now       time.Time
 	retention time.Duration
 	job       string // whose outputs are being looked at
@@ -92,7 +86,7 @@ type sweep struct {
 // job once, and goes on where an attempt before it stopped. What Temporal or the store does not say for certain ends it:
 // nothing is removed in doubt.
 func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
-	w := &sweep{Sweeper: s, ctx: ctx, now: s.o.Now()}
+	w := &sweep{Sweeper: s, ctx: ctx, now: activity.GetInfo(ctx).StartedTime}
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &w.place) // of another version: from the beginning, then
 	}

@@ -19,7 +19,9 @@ import (
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -134,13 +136,13 @@ func (s *sweeping) sweep(st removal.Store, last ...any) (activities.Swept, error
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(quietLogger{})
 	env := suite.NewTestActivityEnvironment()
+	env.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{&temporalsClock{s: s}}})
 	if len(last) > 0 {
 		env.SetHeartbeatDetails(last[0])
 	}
 	sweeper := activities.NewSweeper(activities.SweepOptions{
 		Temporal: s.ledger, Namespace: "default", Store: st, Start: time.Hour, Log: s.log,
 		Catalogs: func(context.Context) (map[string]bool, error) { return s.named, s.ledger.err },
-		Now:      func() time.Time { return s.now },
 	})
 	env.RegisterActivityWithOptions(sweeper.Sweep, activity.RegisterOptions{Name: activities.SweepName})
 	got, err := env.ExecuteActivity(activities.SweepName)
@@ -149,6 +151,36 @@ func (s *sweeping) sweep(st removal.Store, last ...any) (activities.Swept, error
 		require.NoError(s.t, got.Get(&swept))
 	}
 	return swept, err
+}
+
+// temporalsClock makes Temporal start activities at the test's time.
+type temporalsClock struct {
+	interceptor.WorkerInterceptorBase
+	s *sweeping
+}
+
+func (c *temporalsClock) InterceptActivity(_ context.Context, next interceptor.ActivityInboundInterceptor) interceptor.ActivityInboundInterceptor {
+	return &clockIn{interceptor.ActivityInboundInterceptorBase{Next: next}, c.s}
+}
+
+type clockIn struct {
+	interceptor.ActivityInboundInterceptorBase
+	s *sweeping
+}
+
+func (c *clockIn) Init(out interceptor.ActivityOutboundInterceptor) error {
+	return c.Next.Init(&clockOut{interceptor.ActivityOutboundInterceptorBase{Next: out}, c.s})
+}
+
+type clockOut struct {
+	interceptor.ActivityOutboundInterceptorBase
+	s *sweeping
+}
+
+func (c *clockOut) GetInfo(ctx context.Context) activity.Info {
+	info := c.Next.GetInfo(ctx)
+	info.StartedTime = c.s.now
+	return info
 }
 
 type quietLogger struct{}
