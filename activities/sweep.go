@@ -229,7 +229,7 @@ func (w *sweep) input(count func(*Swept)) func(comfy.Blob) error {
 		if w.now.Sub(b.Modified) <= w.retention+w.longestLife() {
 			return nil
 		}
-		used, err := w.remover.Named(w.ctx, b.Key, path.Base(path.Dir(b.Key)))
+		used, err := w.remover.Used(w.ctx, b.Key, path.Base(path.Dir(b.Key)))
 		if err != nil || used {
 			return err
 		}

@@ -269,6 +269,14 @@ func TestSweepInDoubt(t *testing.T) {
 		require.Len(t, s.has(), 1)
 		require.Contains(t, s.notes.LastEntry().Message, "remove owner/namespace from the store")
 	})
+	t.Run("an open job that does not say what it uses", func(t *testing.T) {
+		s := newSweeping(t)
+		s.put("inputs/a/"+hash, 100*day)
+		s.ledger.users = []string{"ComfyInputs IS NULL AND CloseTime IS NULL"}
+		_, err := s.sweep(s.store)
+		require.NoError(t, err)
+		require.Len(t, s.has(), 1)
+	})
 	t.Run("nobody's store", func(t *testing.T) {
 		s := newSweeping(t)
 		require.NoError(t, s.store.Delete(t.Context(), removal.OwnerKey))

@@ -170,9 +170,10 @@ func (r *Remover) removeInputs(ctx context.Context, j *Job) error {
 	return nil
 }
 
-// Named tells whether any job that Temporal knows, open or ended, names an input or a graph of a tenant.
-func (r *Remover) Named(ctx context.Context, key, tenant string) (bool, error) {
-	return r.any(ctx, visibility.Names(key, tenant))
+// Used tells whether any job that Temporal knows, open or ended, may use an input or a graph of a tenant. An open one that
+// does not say what it uses, such as a child that others have started, may use all.
+func (r *Remover) Used(ctx context.Context, key, tenant string) (bool, error) {
+	return r.any(ctx, visibility.Uses(key, tenant, ""))
 }
 
 // any tells whether Temporal lists a job that has not been deleted. Where it lists many that have been, the answer is
