@@ -51,10 +51,13 @@ func (f *fakeLedger) DescribeWorkflowExecution(_ context.Context, id, run string
 	if f.err != nil {
 		return nil, f.err
 	}
-	if have, ok := f.runs[id]; !ok || run != "" && run != have {
+	have, ok := f.runs[id]
+	if !ok || run != "" && run != have {
 		return nil, serviceerror.NewNotFound("workflow not found")
 	}
-	return &workflowservice.DescribeWorkflowExecutionResponse{}, nil
+	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{
+		Execution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: have},
+	}}, nil
 }
 
 func (f *fakeLedger) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
@@ -316,6 +319,17 @@ func (brokenStat) Stat(context.Context, string) (comfy.Blob, error) {
 	return comfy.Blob{}, errors.New("broken")
 }
 
+// takenOver sees a new job take the ID after the first removal.
+type takenOver struct {
+	*store.Store
+	taken func()
+}
+
+func (o takenOver) Delete(ctx context.Context, key string) error {
+	defer o.taken()
+	return o.Store.Delete(ctx, key)
+}
+
 // renewing stores an output anew right before a look at it.
 type renewing struct{ *store.Store }
 
@@ -391,6 +405,16 @@ func TestSweepFinishesRemovals(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, swept.Removals)
 	require.Equal(t, []string{"inputs/bob/" + hash, "outputs/reused/late"}, s.has())
+
+	// So are those that it stores while the old ones are being removed.
+	s.ledger.runs["taken"] = "run-1"
+	s.put("outputs/taken/1", time.Minute)
+	s.put("outputs/taken/2", time.Minute)
+	taking := &removal.Remover{Temporal: s.ledger, Namespace: "default", Store: takenOver{s.store, func() { s.ledger.runs["taken"] = "run-2" }}}
+	require.NoError(t, taking.Remove(t.Context(), removal.Job{ID: "taken", RunID: "run-1", Tenant: "alice", Started: s.now}))
+	require.NotContains(t, s.has(), "outputs/taken/1")
+	require.Contains(t, s.has(), "outputs/taken/2")
+	require.NoError(t, s.store.Delete(t.Context(), note("taken")))
 
 	// One that cannot be read does not keep the others.
 	s.put("removals/a/b", time.Hour)

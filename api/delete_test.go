@@ -115,10 +115,10 @@ func TestMemoryOfEndedJobs(t *testing.T) {
 	elsewhere, run := h.finished()
 	h.setClock(now.Add(recheckAfter - time.Millisecond))
 	h.temporal.set(forgotten, nil)
-	asked := h.temporal.describes.Load()
 	other := &removal.Remover{Temporal: h.temporal, Store: h.store} // in another replica
 	h.temporal.lingers = true
 	require.NoError(t, other.Remove(t.Context(), removal.Job{ID: elsewhere, RunID: run.info.Execution.RunId, Tenant: "a"}))
+	asked := h.temporal.describes.Load()
 	for _, id := range []string{forgotten, elsewhere} {
 		require.Equal(t, 200, h.do("GET", "/status/"+id, "").status)
 	}

@@ -106,10 +106,15 @@ func (r *Remover) carryOut(ctx context.Context, j *Job) error {
 	return nil
 }
 
+// removeOutputs stops where the ID has got another run meanwhile: a new job of the same Idempotency-Key keeps its outputs
+// under the same keys. So it asks before each of them.
 func (r *Remover) removeOutputs(ctx context.Context, j *Job) error {
 	for b, err := range r.Store.List(ctx, comfy.OutputPrefix(j.ID)) {
 		if err != nil {
 			return fmt.Errorf("listing the outputs of job %s: %w", j.ID, err)
+		}
+		if run, err := r.run(ctx, j.ID, ""); err != nil || run != "" && run != j.RunID {
+			return err
 		}
 		if _, err := RemoveUnchanged(ctx, r.Store, b); err != nil {
 			return err
@@ -194,13 +199,13 @@ func (r *Remover) any(ctx context.Context, query string) (bool, error) {
 	return len(found.GetNextPageToken()) > 0 && len(found.GetExecutions()) == usersAtOnce, nil
 }
 
-// known tells whether Temporal knows a run, or with an empty runID any run of the ID.
-func (r *Remover) known(ctx context.Context, id, runID string) (bool, error) {
-	_, err := r.Temporal.DescribeWorkflowExecution(ctx, id, runID)
+// run is the run of an ID that Temporal knows, with an empty runID the latest one; empty where it knows none.
+func (r *Remover) run(ctx context.Context, id, runID string) (string, error) {
+	d, err := r.Temporal.DescribeWorkflowExecution(ctx, id, runID)
 	if err != nil && !gone(err) {
-		return true, fmt.Errorf("asking Temporal about job %s: %w", id, err)
+		return "", fmt.Errorf("asking Temporal about job %s: %w", id, err)
 	}
-	return err == nil, nil
+	return d.GetWorkflowExecutionInfo().GetExecution().GetRunId(), nil
 }
 
 // gone tells a run that Temporal does not know from every other failure, such as a namespace that it does not know.
