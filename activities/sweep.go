@@ -90,7 +90,9 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &w.place) // of another version: from the beginning, then
 	}
-	namespace, err := s.o.Temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: s.o.Namespace})
+	asking, done := context.WithTimeout(ctx, removal.CallTimeout)
+	namespace, err := s.o.Temporal.WorkflowService().DescribeNamespace(asking, &workflowservice.DescribeNamespaceRequest{Namespace: s.o.Namespace})
+	done()
 	if err != nil {
 		return nil, fmt.Errorf("reading the retention of namespace %s: %w", s.o.Namespace, err)
 	}

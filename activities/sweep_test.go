@@ -44,6 +44,7 @@ type fakeLedger struct {
 	err       error
 	asked     []string
 	deleted   []string
+	limits    []time.Duration // of the raw calls
 }
 
 func (f *fakeLedger) DescribeWorkflowExecution(_ context.Context, id, run string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
@@ -78,14 +79,24 @@ type fakeService struct {
 	fakeLedger *fakeLedger
 }
 
-func (s fakeService) DescribeNamespace(context.Context, *workflowservice.DescribeNamespaceRequest, ...grpc.CallOption) (*workflowservice.DescribeNamespaceResponse, error) {
+func (s fakeService) DescribeNamespace(ctx context.Context, _ *workflowservice.DescribeNamespaceRequest, _ ...grpc.CallOption) (*workflowservice.DescribeNamespaceResponse, error) {
+	s.fakeLedger.limits = append(s.fakeLedger.limits, limitOf(ctx))
 	return &workflowservice.DescribeNamespaceResponse{
 		NamespaceInfo: &namespacepb.NamespaceInfo{Id: s.fakeLedger.namespace},
 		Config:        &namespacepb.NamespaceConfig{WorkflowExecutionRetentionTtl: durationpb.New(7 * day)},
 	}, nil
 }
 
-func (s fakeService) DeleteWorkflowExecution(_ context.Context, r *workflowservice.DeleteWorkflowExecutionRequest, _ ...grpc.CallOption) (*workflowservice.DeleteWorkflowExecutionResponse, error) {
+// limitOf is how long a call may take at most; a day where it has no deadline.
+func limitOf(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return time.Until(deadline)
+	}
+	return day
+}
+
+func (s fakeService) DeleteWorkflowExecution(ctx context.Context, r *workflowservice.DeleteWorkflowExecutionRequest, _ ...grpc.CallOption) (*workflowservice.DeleteWorkflowExecutionResponse, error) {
+	s.fakeLedger.limits = append(s.fakeLedger.limits, limitOf(ctx))
 	s.fakeLedger.deleted = append(s.fakeLedger.deleted, r.GetWorkflowExecution().GetRunId())
 	return &workflowservice.DeleteWorkflowExecutionResponse{}, s.fakeLedger.err
 }
@@ -389,6 +400,7 @@ func TestSweepFinishesRemovals(t *testing.T) {
 	require.Zero(t, swept.Removals)
 	require.Equal(t, []string{"inputs/bob/" + hash, note("job")}, s.has(), "another tenant's file is none of the job's")
 	require.Equal(t, "run-1", s.ledger.deleted[len(s.ledger.deleted)-1])
+	require.LessOrEqual(t, slices.Max(s.ledger.limits), removal.CallTimeout, "a hung call holds up no sweep for hours")
 
 	delete(s.ledger.runs, "job")
 	s.put("outputs/job/straggler", time.Minute)

@@ -38,6 +38,9 @@ type Store interface {
 	List(ctx context.Context, prefix string) iter.Seq2[comfy.Blob, error]
 }
 
+// CallTimeout bounds a call of Temporal's service that the SDK gives no deadline of its own.
+const CallTimeout = 10 * time.Second
+
 // usersAtOnce is how many jobs that name an object are looked at.
 const usersAtOnce = 20
 
@@ -97,6 +100,8 @@ func (r *Remover) carryOut(ctx context.Context, j *Job) error {
 	if err := r.removeInputs(ctx, j); err != nil {
 		return err
 	}
+	ctx, done := context.WithTimeout(ctx, CallTimeout)
+	defer done()
 	_, err := r.Temporal.WorkflowService().DeleteWorkflowExecution(ctx, &workflowservice.DeleteWorkflowExecutionRequest{
 		Namespace: r.Namespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: j.ID, RunId: j.RunID},
 	})
