@@ -288,6 +288,40 @@ func TestRetention(t *testing.T) {
 		s, err := schedule.Describe(t.Context())
 		return err == nil && s.Info.NumActions > done && len(s.Info.RunningWorkflows) == 0
 	}, 20*time.Second, 100*time.Millisecond, "the schedule runs it")
+
+	// A worker brings the schedule of an earlier version up to date, and leaves it paused.
+	require.NoError(t, schedule.Pause(t.Context(), client.SchedulePauseOptions{}))
+	require.NoError(t, schedule.Update(t.Context(), client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+		in.Description.Schedule.Spec = &client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: 7 * time.Hour}}}
+		in.Description.Schedule.Action.(*client.ScheduleWorkflowAction).TaskQueue = "old"
+		return &client.ScheduleUpdate{Schedule: &in.Description.Schedule}, nil
+	}}))
+	t.Setenv("TEMPORAL_ADDRESS", d.app.TemporalAddress)
+	startAs(t, app.Worker, map[string]string{"TEMPORAL_ADDRESS": d.app.TemporalAddress, "COMFYD_STORE_URL": "file://" + d.blobs, "COMFYUI_URLS": d.comfy.URL, "COMFYD_RETENTION": "1h"})
+	s, err = schedule.Describe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []client.ScheduleIntervalSpec{{Every: time.Hour}}, s.Schedule.Spec.Intervals)
+	require.Equal(t, comfy.TaskQueue, s.Schedule.Action.(*client.ScheduleWorkflowAction).TaskQueue)
+	require.True(t, s.Schedule.State.Paused)
+}
+
+// TestManyLabelsFit: the most labels that the API takes fit into Temporal's attribute.
+func TestManyLabelsFit(t *testing.T) {
+	d := onDouble(t, nil)
+	metadata := map[string]string{}
+	for n := range 8 {
+		metadata[fmt.Sprint(n)] = strings.Repeat("x", 250)
+	}
+	// Each label has a byte for its key, one for "=", two quotes, and a comma or bracket; one byte more closes the list.
+	metadata["z"] = strings.Repeat("x", 2<<10-1-5-8*255)
+	id := d.submit(map[string]any{"workflow": graph(8, "labels"), "metadata": metadata})
+	require.Equal(t, "COMPLETED", d.finish(id)["status"])
+	metadata["z"] += "x"
+	r := d.do("POST", "/submit_workflow", map[string]any{"workflow": graph(8, "labels"), "metadata": metadata})
+	require.Equal(t, 422, r.code, "%v", r.body)
+	require.Equal(t, "limit_exceeded", r.body["code"])
+	require.Contains(t, r.body["error"], "metadata")
+	require.Contains(t, r.body["error"], "2048")
 }
 
 // TestManyInputsFit: the marks of the most inputs that a job may have, and of its graph, fit into Temporal's attribute.
