@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"path"
 	"strings"
 	"sync"
@@ -24,10 +22,6 @@ import (
 const SweepName = "Sweep"
 
 const (
-	// ownerKey says whose the store is: the ID of the namespace whose jobs lie in it. Another one knows none of these
-	// jobs, and would remove them all.
-	ownerKey = "owner/namespace"
-	maxOwner = 256
 	// longestRun is how long a job may be open beside its wait for a GPU: the longest run that the API allows, and the
 	// hour that it grants for the rest.
 	longestRun = 25 * time.Hour
@@ -45,24 +39,13 @@ type SweepOptions struct {
 	// Catalogs are the keys of the catalogues that workers name at present.
 	Catalogs func(ctx context.Context) (map[string]bool, error)
 	Log      logrus.FieldLogger
-	// Now is the time; nil is time.Now. It is compared with that of the store, and a difference of minutes does no harm:
-	// by age alone nothing goes but what is a day above any use.
-	Now func() time.Time
 }
 
 // Sweeper removes from the store what belongs to no job any more. Any number may work at once.
-type Sweeper struct {
-	o       SweepOptions
-	remover *removal.Remover
-}
+type Sweeper struct{ o SweepOptions }
 
 // NewSweeper makes a sweeper.
-func NewSweeper(o SweepOptions) *Sweeper {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	return &Sweeper{o: o, remover: &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, Store: o.Store}}
-}
+func NewSweeper(o SweepOptions) *Sweeper { return &Sweeper{o: o} }
 
 // Swept is what a sweep has removed.
 type Swept struct {
@@ -85,7 +68,10 @@ type place struct {
 // sweep is one run of the activity.
 type sweep struct {
 	*Sweeper
-	ctx       context.Context
+	ctx     context.Context
+	remover *removal.Remover
+	// now is Temporal's time at the start, because a worker's clock may be days off. It is compared with that of the store,
+	// and a difference of minutes does no harm: by age alone nothing goes but what is a day above any use.
 	now       time.Time
 	retention time.Duration
 	job       string // whose outputs are being looked at
@@ -100,11 +86,13 @@ type sweep struct {
 // job once, and goes on where an attempt before it stopped. What Temporal or the store does not say for certain ends it:
 // nothing is removed in doubt.
 func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
-	w := &sweep{Sweeper: s, ctx: ctx, now: s.o.Now()}
+	w := &sweep{Sweeper: s, ctx: ctx, now: activity.GetInfo(ctx).StartedTime}
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &w.place) // of another version: from the beginning, then
 	}
-	namespace, err := s.o.Temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: s.o.Namespace})
+	asking, done := context.WithTimeout(ctx, removal.CallTimeout)
+	namespace, err := s.o.Temporal.WorkflowService().DescribeNamespace(asking, &workflowservice.DescribeNamespaceRequest{Namespace: s.o.Namespace})
+	done()
 	if err != nil {
 		return nil, fmt.Errorf("reading the retention of namespace %s: %w", s.o.Namespace, err)
 	}
@@ -118,11 +106,16 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 	if w.retention <= 0 {
 		return nil, fmt.Errorf("namespace %s has no retention", s.o.Namespace)
 	}
-	if ours, err := w.owned(namespace.GetNamespaceInfo().GetId()); err != nil || !ours {
+	id := namespace.GetNamespaceInfo().GetId()
+	w.remover = &removal.Remover{Temporal: s.o.Temporal, Namespace: s.o.Namespace, NamespaceID: id, Store: s.o.Store}
+	if ours, err := w.owned(id); err != nil || !ours {
 		return &Swept{Skipped: err == nil}, err
 	}
-	finished, unfinished := s.remover.Finish(ctx, w.now)
+	finished, err := w.remover.Finish(ctx, w.now)
 	w.count(func(n *Swept) { n.Removals += finished })
+	if err != nil { // the next sweep comes within the hour; a note that cannot be read would fail each attempt
+		s.o.Log.WithError(err).Warn("some deletions of jobs are not finished; the next sweep tries again")
+	}
 	for _, part := range []struct {
 		prefix string
 		look   func(comfy.Blob) error
@@ -134,11 +127,8 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 		{comfy.OutputRoot, w.output},
 	} {
 		if err := w.walk(part.prefix, part.look); err != nil {
-			return nil, errors.Join(unfinished, err)
+			return nil, err
 		}
-	}
-	if unfinished != nil {
-		return nil, unfinished
 	}
 	swept := w.place.Swept
 	if swept != (Swept{}) {
@@ -153,33 +143,21 @@ func (w *sweep) count(f func(*Swept)) {
 	f(&w.place.Swept)
 }
 
-// owned tells whether the store is this namespace's; the first one that sweeps it takes it.
+// owned tells whether the store is this namespace's. Where it is nobody's, this one takes it and sweeps the next time:
+// another may be taking it at this moment, and then it is told who has it.
 func (w *sweep) owned(id string) (bool, error) {
-	if id == "" {
-		return false, errors.New("the namespace has no ID")
-	}
-	raw, err := w.read(ownerKey)
-	if errors.Is(err, fs.ErrNotExist) {
-		_, err = w.o.Store.Put(w.ctx, ownerKey, strings.NewReader(id))
-		return err == nil, err
-	}
+	owner, err := removal.Owner(w.ctx, w.o.Store)
 	if err != nil {
 		return false, err
 	}
-	if string(raw) == id {
+	if owner == "" {
+		return false, removal.Claim(w.ctx, w.o.Store, id)
+	}
+	if id != "" && owner == id {
 		return true, nil
 	}
-	w.o.Log.Warnf("the store belongs to the Temporal namespace with the ID %s, and this one is %s: nothing is swept, because the jobs of the other one cannot be known here. Give each namespace a store of its own; should the other one be gone for good, remove %s from the store", raw, id, ownerKey)
+	w.o.Log.Warnf("the store belongs to the Temporal namespace with the ID %s, and this one is %s: nothing is swept, because the jobs of the other one cannot be known here. Give each namespace a store of its own; should the other one be gone for good, remove %s from the store", owner, id, removal.OwnerKey)
 	return false, nil
-}
-
-func (w *sweep) read(key string) (_ []byte, err error) {
-	r, err := w.o.Store.Open(w.ctx, key, 0, -1)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	return io.ReadAll(io.LimitReader(r, maxOwner))
 }
 
 // walk looks at every object below a prefix that was not looked at before.
@@ -253,7 +231,7 @@ func (w *sweep) input(count func(*Swept)) func(comfy.Blob) error {
 		if w.now.Sub(b.Modified) <= w.retention+w.longestLife() {
 			return nil
 		}
-		used, err := w.remover.Named(w.ctx, b.Key, path.Base(path.Dir(b.Key)))
+		used, err := w.remover.Used(w.ctx, b.Key, path.Base(path.Dir(b.Key)))
 		if err != nil || used {
 			return err
 		}

@@ -3,159 +3,18 @@ package activities_test
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-	"github.com/sirupsen/logrus/hooks/test"
 	"github.com/stretchr/testify/require"
-	commonpb "go.temporal.io/api/common/v1"
-	namespacepb "go.temporal.io/api/namespace/v1"
 	"go.temporal.io/api/serviceerror"
-	workflowpb "go.temporal.io/api/workflow/v1"
-	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/testsuite"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/removal"
 	"github.com/comfyd/comfyd/store"
 )
-
-const (
-	day  = 24 * time.Hour
-	hash = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881" // of "x"
-)
-
-// fakeLedger is what a sweep asks of Temporal.
-type fakeLedger struct {
-	namespace string
-	runs      map[string]string // ID -> run
-	users     []string          // parts of queries that find a job
-	err       error
-	asked     []string
-	deleted   []string
-}
-
-func (f *fakeLedger) DescribeWorkflowExecution(_ context.Context, id, run string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
-	f.asked = append(f.asked, id)
-	if f.err != nil {
-		return nil, f.err
-	}
-	if have, ok := f.runs[id]; !ok || run != "" && run != have {
-		return nil, serviceerror.NewNotFound("workflow not found")
-	}
-	return &workflowservice.DescribeWorkflowExecutionResponse{}, nil
-}
-
-func (f *fakeLedger) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
-	found := &workflowservice.ListWorkflowExecutionsResponse{}
-	if slices.ContainsFunc(f.users, func(part string) bool { return strings.Contains(r.Query, part) }) {
-		found.Executions = []*workflowpb.WorkflowExecutionInfo{{Execution: &commonpb.WorkflowExecution{WorkflowId: "user", RunId: "run"}}}
-	}
-	return found, f.err
-}
-
-func (f *fakeLedger) WorkflowService() workflowservice.WorkflowServiceClient {
-	return fakeService{fakeLedger: f}
-}
-
-// fakeService is the part of it that Temporal's Go client has no methods for.
-type fakeService struct {
-	workflowservice.WorkflowServiceClient
-	fakeLedger *fakeLedger
-}
-
-func (s fakeService) DescribeNamespace(context.Context, *workflowservice.DescribeNamespaceRequest, ...grpc.CallOption) (*workflowservice.DescribeNamespaceResponse, error) {
-	return &workflowservice.DescribeNamespaceResponse{
-		NamespaceInfo: &namespacepb.NamespaceInfo{Id: s.fakeLedger.namespace},
-		Config:        &namespacepb.NamespaceConfig{WorkflowExecutionRetentionTtl: durationpb.New(7 * day)},
-	}, nil
-}
-
-func (s fakeService) DeleteWorkflowExecution(_ context.Context, r *workflowservice.DeleteWorkflowExecutionRequest, _ ...grpc.CallOption) (*workflowservice.DeleteWorkflowExecutionResponse, error) {
-	s.fakeLedger.deleted = append(s.fakeLedger.deleted, r.GetWorkflowExecution().GetRunId())
-	return &workflowservice.DeleteWorkflowExecutionResponse{}, s.fakeLedger.err
-}
-
-// sweeping is a store with things of many ages.
-type sweeping struct {
-	t      *testing.T
-	store  *store.Store
-	dir    string
-	ledger *fakeLedger
-	now    time.Time
-	named  map[string]bool
-	log    *logrus.Logger
-	notes  *test.Hook
-}
-
-func newSweeping(t *testing.T) *sweeping {
-	s := &sweeping{t: t, dir: t.TempDir(), now: time.Now(), named: map[string]bool{}, ledger: &fakeLedger{namespace: "n1", runs: map[string]string{}}}
-	s.log, s.notes = test.NewNullLogger()
-	var err error
-	s.store, err = store.Open(t.Context(), s.dir)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.store.Close()) })
-	return s
-}
-
-func (s *sweeping) put(key string, age time.Duration) {
-	s.t.Helper()
-	_, err := s.store.Put(s.t.Context(), key, strings.NewReader("x"))
-	require.NoError(s.t, err)
-	at := s.now.Add(-age)
-	require.NoError(s.t, os.Chtimes(filepath.Join(s.dir, filepath.FromSlash(key)), at, at))
-}
-
-func (s *sweeping) has() []string {
-	s.t.Helper()
-	var keys []string
-	for b, err := range s.store.List(s.t.Context(), "") {
-		require.NoError(s.t, err)
-		if b.Key != "owner/namespace" {
-			keys = append(keys, b.Key)
-		}
-	}
-	return keys
-}
-
-// sweep runs the activity, after an attempt that has said this last.
-func (s *sweeping) sweep(st removal.Store, last ...any) (activities.Swept, error) {
-	s.t.Helper()
-	var suite testsuite.WorkflowTestSuite
-	suite.SetLogger(quietLogger{})
-	env := suite.NewTestActivityEnvironment()
-	if len(last) > 0 {
-		env.SetHeartbeatDetails(last[0])
-	}
-	sweeper := activities.NewSweeper(activities.SweepOptions{
-		Temporal: s.ledger, Namespace: "default", Store: st, Start: time.Hour, Log: s.log,
-		Catalogs: func(context.Context) (map[string]bool, error) { return s.named, s.ledger.err },
-		Now:      func() time.Time { return s.now },
-	})
-	env.RegisterActivityWithOptions(sweeper.Sweep, activity.RegisterOptions{Name: activities.SweepName})
-	got, err := env.ExecuteActivity(activities.SweepName)
-	var swept activities.Swept
-	if err == nil {
-		require.NoError(s.t, got.Get(&swept))
-	}
-	return swept, err
-}
-
-type quietLogger struct{}
-
-func (quietLogger) Debug(string, ...any) {}
-func (quietLogger) Info(string, ...any)  {}
-func (quietLogger) Warn(string, ...any)  {}
-func (quietLogger) Error(string, ...any) {}
 
 func TestSweep(t *testing.T) {
 	s := newSweeping(t)
@@ -228,8 +87,6 @@ func TestSweepInDoubt(t *testing.T) {
 	})
 	t.Run("another namespace's store", func(t *testing.T) {
 		s := newSweeping(t)
-		_, err := s.sweep(s.store)
-		require.NoError(t, err)
 		s.put("outputs/forgotten/a", 100*day)
 		s.ledger.namespace = "n2"
 		swept, err := s.sweep(s.store)
@@ -237,6 +94,38 @@ func TestSweepInDoubt(t *testing.T) {
 		require.Equal(t, activities.Swept{Skipped: true}, swept)
 		require.Len(t, s.has(), 1)
 		require.Contains(t, s.notes.LastEntry().Message, "remove owner/namespace from the store")
+	})
+	t.Run("an open job that does not say what it uses", func(t *testing.T) {
+		s := newSweeping(t)
+		s.put("inputs/a/"+hash, 100*day)
+		s.ledger.users = []string{"ComfyInputs IS NULL AND CloseTime IS NULL"}
+		_, err := s.sweep(s.store)
+		require.NoError(t, err)
+		require.Len(t, s.has(), 1)
+	})
+	t.Run("nobody's store", func(t *testing.T) {
+		s := newSweeping(t)
+		require.NoError(t, s.store.Delete(t.Context(), removal.OwnerKey))
+		s.put("outputs/forgotten/a", 100*day)
+		swept, err := s.sweep(s.store)
+		require.NoError(t, err)
+		require.Equal(t, activities.Swept{Skipped: true}, swept, "another may have taken it in the same moment")
+		require.Len(t, s.has(), 1)
+		swept, err = s.sweep(s.store)
+		require.NoError(t, err)
+		require.Equal(t, 1, swept.Outputs)
+	})
+	t.Run("another namespace's removal", func(t *testing.T) {
+		s := newSweeping(t)
+		r := &removal.Remover{Temporal: s.ledger, Namespace: "theirs", NamespaceID: "n2", Store: s.store}
+		require.NoError(t, r.Remove(t.Context(), removal.Job{ID: "job", RunID: "run-1", Tenant: "alice", Started: s.now}))
+		s.put("outputs/job/late", time.Minute)
+		before := s.has()
+		s.now = time.Now().Add(time.Hour)
+		swept, err := s.sweep(s.store)
+		require.NoError(t, err)
+		require.Zero(t, swept)
+		require.Equal(t, before, s.has())
 	})
 	t.Run("stored anew meanwhile", func(t *testing.T) {
 		s := newSweeping(t)
@@ -251,6 +140,17 @@ type brokenStat struct{ *store.Store }
 
 func (brokenStat) Stat(context.Context, string) (comfy.Blob, error) {
 	return comfy.Blob{}, errors.New("broken")
+}
+
+// takenOver sees a new job take the ID after the first removal.
+type takenOver struct {
+	*store.Store
+	taken func()
+}
+
+func (o takenOver) Delete(ctx context.Context, key string) error {
+	defer o.taken()
+	return o.Store.Delete(ctx, key)
 }
 
 // renewing stores an output anew right before a look at it.
@@ -274,66 +174,4 @@ func TestSweepGoesOn(t *testing.T) {
 	require.Equal(t, 5, swept.Outputs)
 	require.Equal(t, []string{"inputs/a/" + hash, "outputs/a/1", "outputs/b/1"}, s.has())
 	require.Equal(t, []string{"c"}, s.ledger.asked)
-}
-
-// TestSweepFinishesRemovals: a deletion that a crash has interrupted is carried out, and its note goes when Temporal has
-// forgotten the job.
-func TestSweepFinishesRemovals(t *testing.T) {
-	s := newSweeping(t)
-	r := &removal.Remover{Temporal: s.ledger, Namespace: "default", Store: s.store}
-	in := "inputs/alice/" + hash
-	note := func(id string) string { return "removals/" + id + "/run-1" }
-	begun := func(id string) {
-		s.ledger.err = errors.New("crash")
-		err := r.Remove(t.Context(), removal.Job{ID: id, RunID: "run-1", Tenant: "alice", Started: s.now, Inputs: []string{in, "inputs/bob/" + hash}})
-		require.ErrorIs(t, err, removal.ErrUnfinished)
-		s.ledger.err = nil
-		s.put(in, time.Hour)
-		s.put("outputs/"+id+"/late", time.Minute)
-	}
-	s.put("inputs/bob/"+hash, time.Hour)
-	begun("job")
-	deleted, err := r.Deleted(t.Context(), "job", "run-1")
-	require.NoError(t, err)
-	require.True(t, deleted)
-	again, err := r.Deleted(t.Context(), "job", "run-2")
-	require.NoError(t, err)
-	require.False(t, again, "a new job of the same ID")
-
-	s.ledger.runs["job"] = "run-1"
-	s.now = time.Now().Add(9 * time.Minute)
-	_, err = s.sweep(s.store)
-	require.NoError(t, err)
-	require.Contains(t, s.has(), in, "whoever began may be at work")
-
-	s.now = time.Now().Add(11 * time.Minute)
-	swept, err := s.sweep(s.store)
-	require.NoError(t, err)
-	require.Zero(t, swept.Removals)
-	require.Equal(t, []string{"inputs/bob/" + hash, note("job")}, s.has(), "another tenant's file is none of the job's")
-	require.Equal(t, "run-1", s.ledger.deleted[len(s.ledger.deleted)-1])
-
-	delete(s.ledger.runs, "job")
-	s.put("outputs/job/straggler", time.Minute)
-	swept, err = s.sweep(s.store)
-	require.NoError(t, err)
-	require.Equal(t, 1, swept.Removals)
-	require.Equal(t, []string{"inputs/bob/" + hash}, s.has())
-
-	// Where a new job has the ID, the outputs are its own.
-	begun("reused")
-	s.ledger.runs["reused"] = "run-2"
-	s.now = time.Now().Add(22 * time.Minute)
-	swept, err = s.sweep(s.store)
-	require.NoError(t, err)
-	require.Equal(t, 1, swept.Removals)
-	require.Equal(t, []string{"inputs/bob/" + hash, "outputs/reused/late"}, s.has())
-
-	// One that cannot be read does not keep the others.
-	s.put("removals/a/b", time.Hour)
-	begun("last")
-	s.now = time.Now().Add(33 * time.Minute)
-	_, err = s.sweep(s.store)
-	require.ErrorContains(t, err, "removals/a/b cannot be read")
-	require.NotContains(t, s.has(), note("last"))
 }

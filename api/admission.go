@@ -2,21 +2,26 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
 	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 const (
 	// countFresh is how old a count of open jobs may be near a bound, and from what age on it is renewed elsewhere.
 	countFresh = time.Second
 	// countStale is the age at which a count says nothing any more: the other replicas may have filled the room since.
-	countStale   = 10 * time.Second
-	countTimeout = time.Second
+	countStale = 20 * time.Second
+	// countTimeout bounds one count, and countPatience what a submission waits for it: a Temporal that counts slowly still
+	// has its bounds kept, by the count before.
+	countTimeout  = 10 * time.Second
+	countPatience = time.Second
+	// countWarnEvery is how often at most it is said that nobody can count.
+	countWarnEvery = time.Minute
 	// nearBound is the part of a bound, in tenths, from which on a submission waits for a fresh count.
 	nearBound = 9
 
@@ -33,6 +38,7 @@ type admission struct {
 	mu      sync.Mutex // guards the gauges' numbers, too: a place is found and taken in one step
 	all     *gauge
 	tenants map[string]*gauge
+	warned  time.Time // when it was last said that nobody can count
 
 	space, store *probe
 }
@@ -69,15 +75,15 @@ func (a *admission) gauge(limit int, text, condition string) *gauge {
 	g := &gauge{limit: int64(limit), text: text}
 	request := &workflowservice.CountWorkflowExecutionsRequest{
 		Namespace: a.s.opts.Namespace,
-		Query:     fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running'%s", comfy.WorkflowName, condition),
+		Query:     visibility.Jobs() + " AND ExecutionStatus = 'Running'" + condition,
 	}
-	g.probe = &probe{limit: countTimeout, fresh: countFresh, stale: countStale, ask: func(ctx context.Context) error {
+	g.probe = &probe{limit: countTimeout, patience: countPatience, fresh: countFresh, stale: countStale, ask: func(ctx context.Context) error {
 		a.mu.Lock()
 		g.earlier, g.since = g.earlier+g.since, 0
 		a.mu.Unlock()
 		answer, err := a.s.temporal.CountWorkflow(ctx, request)
 		if err != nil {
-			a.s.log.WithError(err).Debug("the open jobs could not be counted")
+			a.warn(err)
 			return err
 		}
 		a.mu.Lock()
@@ -88,14 +94,24 @@ func (a *admission) gauge(limit int, text, condition string) *gauge {
 	return g
 }
 
+// warn says that the bounds on open jobs are not kept.
+func (a *admission) warn(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.s.life.Err() != nil || !a.warned.IsZero() && time.Since(a.warned) < countWarnEvery {
+		return
+	}
+	a.warned = time.Now()
+	a.s.log.WithError(err).Warn("Temporal could not count the open jobs: COMFYD_MAX_OPEN_JOBS and COMFYD_MAX_OPEN_JOBS_PER_TENANT bound nothing until it can")
+}
+
 func (a *admission) of(tenant string) []*gauge {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	g := a.tenants[tenant]
 	if g == nil {
-		// A tenant's name holds no quotes: it was checked when the keys were read.
 		g = a.gauge(a.s.opts.MaxOpenJobsPerTenant, "You have %d open jobs; a tenant may have %d at most (COMFYD_MAX_OPEN_JOBS_PER_TENANT).",
-			fmt.Sprintf(" AND %s = '%s'", comfy.AttrTenant, tenant))
+			" AND "+comfy.AttrTenant+" = "+visibility.Quote(tenant))
 		a.tenants[tenant] = g
 	}
 	return []*gauge{a.all, g}

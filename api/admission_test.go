@@ -148,6 +148,33 @@ func TestWithoutVisibilityJobsAreAccepted(t *testing.T) {
 	h.submitted()
 	h.submitted()
 	require.Len(t, h.temporal.runs, 2)
+	require.Equal(t, 1, strings.Count(h.log.String(), "level=warning"), "once a minute for all bounds: %s", h.log)
+	require.Contains(t, h.log.String(), "Temporal could not count the open jobs")
+}
+
+// TestASlowCountStillBounds: a count that takes longer than a submission waits is good for those that follow.
+func TestASlowCountStillBounds(t *testing.T) {
+	h := newTunedHarness(t, func(s *Server) {
+		s.admission.all.probe.patience, s.admission.all.probe.fresh = 20*time.Millisecond, time.Nanosecond
+	}, bounded(1, 10))
+	hold := make(chan struct{})
+	slow := func(c chan struct{}) {
+		h.temporal.mu.Lock()
+		defer h.temporal.mu.Unlock()
+		h.temporal.holdCount = c
+	}
+	h.temporal.set("elsewhere", newRun("elsewhere", "ComfyUIWorkflow"))
+	slow(hold)
+	p := h.server.admission.all.probe
+	require.ErrorIs(t, p.now(h.server), errNoAnswerYet)
+	slow(nil)
+	close(hold)
+	require.Eventually(t, func() bool { return p.now(h.server) == nil }, 5*time.Second, time.Millisecond)
+	hold = make(chan struct{})
+	defer close(hold)
+	require.Equal(t, 429, h.submit(small).status) // and the tenant's own bound has been counted
+	slow(hold)
+	h.requireError(h.submit(small), 429, CodeRateLimited)
 }
 
 func TestADiskThatIsNearlyFull(t *testing.T) {

@@ -21,6 +21,8 @@ const (
 	deleteWait = 20 * time.Second
 	// deleteTimeout bounds the rest.
 	deleteTimeout = time.Minute
+	// noteTimeout is what a read waits for the store's word whether its job was deleted: most jobs need no other of it.
+	noteTimeout = time.Second
 )
 
 // remove is DELETE /jobs/{id}. An open job is canceled first: 202 where it takes longer to end than a request should,
@@ -88,6 +90,8 @@ func (s *Server) isDeleted(ctx context.Context, id, runID string) bool {
 	if s.deleted.Contains(runID) {
 		return true
 	}
+	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
+	defer cancel()
 	deleted, err := s.remover.Deleted(ctx, id, runID)
 	if err != nil {
 		s.log.WithError(err).WithField("call_id", id).Debug("cannot tell whether the job was deleted")

@@ -115,10 +115,10 @@ func TestMemoryOfEndedJobs(t *testing.T) {
 	elsewhere, run := h.finished()
 	h.setClock(now.Add(recheckAfter - time.Millisecond))
 	h.temporal.set(forgotten, nil)
-	asked := h.temporal.describes.Load()
 	other := &removal.Remover{Temporal: h.temporal, Store: h.store} // in another replica
 	h.temporal.lingers = true
 	require.NoError(t, other.Remove(t.Context(), removal.Job{ID: elsewhere, RunID: run.info.Execution.RunId, Tenant: "a"}))
+	asked := h.temporal.describes.Load()
 	for _, id := range []string{forgotten, elsewhere} {
 		require.Equal(t, 200, h.do("GET", "/status/"+id, "").status)
 	}
@@ -144,6 +144,20 @@ func TestMemoryOfEndedJobs(t *testing.T) {
 	h.temporal.fail(serviceerror.NewUnavailable("away"))
 	h.setClock(now.Add(5 * recheckAfter))
 	require.Equal(t, 200, h.do("GET", "/status/"+id, "").status, "what is remembered counts while Temporal is away")
+}
+
+// TestAStoreThatHangsKeepsNoStatus: how a job has ended stands in Temporal.
+func TestAStoreThatHangsKeepsNoStatus(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.finish(run, enums.WORKFLOW_EXECUTION_STATUS_TERMINATED)
+	run.failure = endError(t, errors.New("x"))
+	h.store.hangs.Store(true)
+	began := time.Now()
+	a := h.do("GET", "/status/"+id, "")
+	require.Equal(t, 200, a.status, "%s", a.raw)
+	require.Equal(t, "FAILED", a.body["status"])
+	require.Less(t, time.Since(began), readTimeout/2)
 }
 
 // TestBytesGoneWithTheirJob: a replica that still remembers a job which another has deleted does not call its outputs lost.

@@ -22,6 +22,8 @@ const (
 	defaultListLimit = 50
 	maxListLimit     = 100
 	maxCursor        = 4 << 10
+	// The times that may be asked for.
+	minYear, maxYear = 1970, 9999
 )
 
 // filter is what GET /jobs was asked for.
@@ -103,6 +105,10 @@ func timeFilter(name, value string) (time.Time, error) {
 	at, err := time.Parse(time.RFC3339, value)
 	if err != nil {
 		return at, failf(CodeInvalidRequest, "%s must be a time such as 2026-01-31T18:30:00Z.", name)
+	}
+	// Years beyond have no four digits in Temporal's queries; the first second of year 1 would count as none given.
+	if y := at.UTC().Year(); y < minYear || y > maxYear {
+		return at, failf(CodeInvalidRequest, "%s must be in the years %d to %d (UTC).", name, minYear, maxYear)
 	}
 	return at, nil
 }

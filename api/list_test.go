@@ -23,8 +23,10 @@ func TestListRefuses(t *testing.T) {
 		"status=running": "status", "status=": "status", "code=nope": "code", "backend=": "backend", "backend=%00": "backend",
 		"backend=" + strings.Repeat("x", 256): "backend", "metadata=x": "metadata", "metadata==x": "metadata",
 		"metadata=a=%ff": "metadata", "metadata=a=%0a": "metadata", "metadata=a=" + strings.Repeat("x", 256): "metadata",
-		strings.Repeat("metadata=a=b&", 17): "metadata", "since=yesterday": "since", "until=2026-01-01": "until",
-		"cursor=x": "cursor", "cursor=" + strings.Repeat("A", 5000): "cursor", "cursor=AAAA": "cursor", "colour=red": "colour",
+		strings.Repeat("metadata=a=b&", 17): "metadata", "since=yesterday": "since",
+		"until=0001-01-01T00:00:00Z": "until", "since=0001-01-01T00:00:00Z": "since", "until=9999-12-31T23:59:59-01:00": "until",
+		"until=2026-01-01": "until",
+		"cursor=x":         "cursor", "cursor=" + strings.Repeat("A", 5000): "cursor", "cursor=AAAA": "cursor", "colour=red": "colour",
 	} {
 		a := h.do("GET", "/jobs?"+query, "")
 		h.requireError(a, 400, CodeInvalidRequest)

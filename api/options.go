@@ -67,8 +67,10 @@ type Key struct {
 type Options struct {
 	Temporal  Temporal
 	Namespace string // Temporal's; it must be the one that Temporal is connected to
-	Store     Store
-	Catalogs  Catalogs
+	// NamespaceID is that namespace's ID, which notes of deleted jobs carry.
+	NamespaceID string
+	Store       Store
+	Catalogs    Catalogs
 	// Keys that open the API; at least one.
 	Keys []Key
 	// DefaultTenant owns the jobs that other Temporal users start as children, which carry no tenant of their own.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -9,12 +10,17 @@ import (
 // failedFresh is how long what is away counts as away before it is asked again.
 const failedFresh = time.Second
 
+var errNoAnswerYet = errors.New("no answer yet")
+
 // probe keeps the last answer to a question about something outside, so that a request need not wait for it. However
 // many requests want to know, one question is under way at a time; it is asked only when somebody wants to know.
 type probe struct {
 	// ask must end with its context.
 	ask   func(context.Context) error
 	limit time.Duration // of one question
+	// patience is how long a request waits for a question that takes long; then the answer before counts, unless it is
+	// stale. 0 means to its end.
+	patience time.Duration
 	// fresh is the age from which on a good answer is renewed, a bad one is after failedFresh; stale is the age from which
 	// on an answer says nothing any more.
 	fresh, stale time.Duration
@@ -60,7 +66,22 @@ func (p *probe) old() bool {
 }
 
 func (p *probe) wait(answered <-chan struct{}) error {
-	<-answered
+	var over <-chan time.Time
+	if p.patience > 0 {
+		timer := time.NewTimer(p.patience)
+		defer timer.Stop()
+		over = timer.C
+	}
+	select {
+	case <-answered:
+	case <-over:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.at.IsZero() || time.Since(p.at) > p.stale {
+			return errNoAnswerYet
+		}
+		return p.err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err

@@ -17,8 +17,9 @@ const (
 	maxFields        = 64 // of the body itself
 	maxImages        = 128
 	maxMetadata      = 16
-	maxMetadataBytes = 8 << 10
-	maxMetadataPair  = 255 // "key=value": Temporal's limit for a keyword
+	maxMetadataBytes = 8 << 10 // of the field as it stands in the request
+	maxLabelBytes    = 2 << 10 // of all labels as JSON: Temporal's limit for one search attribute
+	maxMetadataPair  = 255     // "key=value": Temporal's limit for a keyword
 	maxExtraPNGInfo  = 1 << 20
 )
 
@@ -179,6 +180,13 @@ func (s *submission) decodeMetadata(dec *json.Decoder) error {
 		if n := len(k) + 1 + len(v); n > maxMetadataPair {
 			return failf(CodeLimitExceeded, "metadata: key and value of %q have %d bytes together; at most %d are allowed.", shorten(k), n-1, maxMetadataPair-1)
 		}
+	}
+	list, err := json.Marshal(labels(s.metadata)) // as Temporal's SDK writes it
+	if err != nil {
+		return failf(CodeInternal, "metadata cannot be written.").because(err)
+	}
+	if len(list) > maxLabelBytes {
+		return failf(CodeLimitExceeded, `metadata: all labels, as the JSON list ["key=value"], have %d bytes; at most %d are allowed.`, len(list), maxLabelBytes)
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.deleted = deleted
-	s.remover = &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, Store: o.Store}
+	s.remover = &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, NamespaceID: o.NamespaceID, Store: o.Store}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(s.life)
 	s.admission, s.withdrawals = newAdmission(s), newWithdrawals()

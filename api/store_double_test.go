@@ -27,6 +27,7 @@ type fakeStore struct {
 	err     error
 	times   map[string]time.Time
 	putErr  error
+	hangs   atomic.Bool      // Stat answers no more
 	sizes   map[string]int64 // endless objects of this size, for large downloads
 	opened  atomic.Int64
 }
@@ -72,7 +73,11 @@ func (f *fakeStore) Open(_ context.Context, key string, offset, length int64) (i
 	return &counted{Reader: bytes.NewReader(raw), open: &f.opened}, nil
 }
 
-func (f *fakeStore) Stat(_ context.Context, key string) (comfy.Blob, error) {
+func (f *fakeStore) Stat(ctx context.Context, key string) (comfy.Blob, error) {
+	if f.hangs.Load() {
+		<-ctx.Done()
+		return comfy.Blob{}, ctx.Err()
+	}
 	if err := f.failure(); err != nil {
 		return comfy.Blob{}, err
 	}

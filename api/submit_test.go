@@ -80,6 +80,10 @@ func TestSubmitRefusesWithAReason(t *testing.T) {
 	with := func(fields string) string { return `{"workflow":` + graphJSON + `,` + fields + `}` }
 	png := `"image":"aGVsbG8="`
 	many := strings.Repeat(`{"name":"a","image":"b"},`, maxImages) + `{"name":"a","image":"b"}`
+	var nine []string
+	for n := range 9 {
+		nine = append(nine, fmt.Sprintf(`"%d":"%s"`, n, strings.Repeat("x", 250)))
+	}
 	for name, c := range map[string]struct {
 		body   string
 		status int
@@ -111,6 +115,7 @@ func TestSubmitRefusesWithAReason(t *testing.T) {
 		"metadata list":      {with(`"metadata":["x"]`), 400, CodeInvalidRequest, "metadata"},
 		"metadata number":    {with(`"metadata":{"a":1}`), 400, CodeInvalidRequest, "metadata"},
 		"metadata long":      {with(`"metadata":{"a":"` + strings.Repeat("x", 300) + `"}`), 422, CodeLimitExceeded, "metadata"},
+		"metadata large":     {with(`"metadata":{` + strings.Join(nine, ",") + `}`), 422, CodeLimitExceeded, "metadata: all labels"},
 		"metadata key":       {with(`"metadata":{"a=b":"c"}`), 400, CodeInvalidRequest, "equals sign"},
 		"pnginfo":            {with(`"extra_pnginfo":"x"`), 400, CodeInvalidRequest, "extra_pnginfo must be an object"},
 		"pnginfo long":       {with(`"extra_pnginfo":{"a":"` + strings.Repeat("x", maxExtraPNGInfo) + `"}`), 422, CodeLimitExceeded, "extra_pnginfo"},

@@ -194,7 +194,7 @@ func (f *fakeTemporal) CancelWorkflow(_ context.Context, id, _ string) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if run.info.Status != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+	if !isOpen(run.info.Status) {
 		return serviceerror.NewNotFound("workflow execution already completed")
 	}
 	run.extended.CancelRequested = true

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -151,7 +150,7 @@ func (s *Server) withdraw(id string) (done bool, err error) {
 		return false, nil
 	case err != nil:
 		return false, err
-	case described.GetWorkflowExecutionInfo().GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING:
+	case !isOpen(described.GetWorkflowExecutionInfo().GetStatus()):
 		return true, nil
 	}
 	if err := s.temporal.CancelWorkflow(ctx, id, ""); err != nil && !errors.As(err, &missing) {

@@ -80,6 +80,17 @@ func TestAJobThatNobodyKnowsIsCanceled(t *testing.T) {
 	require.Eventually(t, func() bool { return !h.server.withdrawals.some() }, 5*time.Second, time.Millisecond, "it is looked for no longer")
 }
 
+// TestAPausedJobThatNobodyKnowsIsCanceled: an operator has paused it before it was found.
+func TestAPausedJobThatNobodyKnowsIsCanceled(t *testing.T) {
+	h := newTunedHarness(t, quickly)
+	h.requireError(h.lost(), 503, CodeUnavailable)
+	run := h.only()
+	h.change(run, func() { run.info.Status = enums.WORKFLOW_EXECUTION_STATUS_PAUSED })
+	h.back()
+	require.Eventually(t, func() bool { return !h.server.withdrawals.some() }, 5*time.Second, time.Millisecond)
+	require.True(t, h.canceled(run))
+}
+
 // TestAJobThatStartsLate: Temporal says first that there is none, and there is one a moment later.
 func TestAJobThatStartsLate(t *testing.T) {
 	h := newTunedHarness(t, quickly)

@@ -50,20 +50,29 @@ func registerSweep(w worker.Worker, o Options) {
 	register(w, activities.SweepName, s.Sweep)
 }
 
-// scheduleSweep makes the schedule where there is none. Without it a worker works all the same.
+// scheduleSweep makes the schedule, or brings one of an earlier version up to date; whether it is paused stays as it is.
+// Without it a worker works all the same.
 func scheduleSweep(c client.Client, log logrus.FieldLogger) {
 	ctx, done := context.WithTimeout(context.Background(), scheduleTimeout)
 	defer done()
+	spec := client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: sweepEvery}}}
+	// A sweep that was missed is made up for by the next.
+	policy := client.SchedulePolicies{Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: time.Minute}
+	action := &client.ScheduleWorkflowAction{ID: SweepSchedule, Workflow: workflows.SweepName, TaskQueue: comfy.TaskQueue}
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
-		ID:      SweepSchedule,
-		Spec:    client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: sweepEvery}}},
-		Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP,
-		// One that was missed is made up for by the next.
-		CatchupWindow: time.Minute,
-		Action:        &client.ScheduleWorkflowAction{ID: SweepSchedule, Workflow: workflows.SweepName, TaskQueue: comfy.TaskQueue},
+		ID: SweepSchedule, Spec: spec, Overlap: policy.Overlap, CatchupWindow: policy.CatchupWindow, Action: action,
 	})
-	if err != nil && !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+	if errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+		err = c.ScheduleClient().GetHandle(ctx, SweepSchedule).Update(ctx, client.ScheduleUpdateOptions{
+			DoUpdate: func(is client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+				return &client.ScheduleUpdate{Schedule: &client.Schedule{
+					Spec: &spec, Policy: &policy, Action: action, State: is.Description.Schedule.State,
+				}}, nil
+			},
+		})
+	}
+	if err != nil {
 		log.WithError(fmt.Errorf("making the schedule %s: %w", SweepSchedule, err)).
-			Warn("nothing removes old outputs from the store until a worker starts that can")
+			Warn("where there is no such schedule, nothing removes old outputs from the store until a worker starts that can make it")
 	}
 }

@@ -48,8 +48,9 @@ type App struct {
 	failed   chan error
 	listener net.Listener
 
-	namespace string        // of Temporal
-	retention time.Duration // of that namespace
+	namespace   string        // of Temporal
+	namespaceID string        // of that namespace; it stays when the namespace's name is given to another
+	retention   time.Duration // of that namespace
 
 	TemporalAddress, TemporalUI string
 }
@@ -101,6 +102,9 @@ func (a *App) Start(ctx context.Context) (err error) {
 	a.later(func(context.Context) { a.note("closing the store", blobs.Close()) })
 	temporal, err := a.temporal(ctx)
 	if err != nil {
+		return err
+	}
+	if err := a.own(ctx, blobs); err != nil {
 		return err
 	}
 	backends, err := a.backends(ctx)
@@ -172,7 +176,7 @@ func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catal
 		keys = append(keys, api.Key{Tenant: k.Tenant, Secret: k.Secret})
 	}
 	s, err := api.New(api.Options{
-		Temporal: temporal, Namespace: a.namespace, Store: blobs, Catalogs: directory,
+		Temporal: temporal, Namespace: a.namespace, NamespaceID: a.namespaceID, Store: blobs, Catalogs: directory,
 		Keys: keys, DefaultTenant: keys[0].Tenant, SigningKey: a.config.Signing,
 		PublicURL: a.config.PublicURL, TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,

@@ -3,7 +3,6 @@ package app_test
 import (
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -218,6 +217,8 @@ func TestList(t *testing.T) {
 		"&backend=x'+OR+'1'='1":                    {},
 		"&since=2100-01-01T00:00:00Z":              {},
 		"&until=2020-01-01T00:00:00%2B02:00":       {},
+		"&since=9999-12-31T23:59:59Z":              {},
+		"&until=1970-01-01T00:00:00Z":              {},
 		"&status=COMPLETED&since=2020-01-01T00:00:00Z&metadata=n=a&backend=url": {want[6]},
 	} {
 		require.Equal(t, ids, d.listed(query), query)
@@ -286,18 +287,19 @@ func TestRetention(t *testing.T) {
 		s, err := schedule.Describe(t.Context())
 		return err == nil && s.Info.NumActions > done && len(s.Info.RunningWorkflows) == 0
 	}, 20*time.Second, 100*time.Millisecond, "the schedule runs it")
-}
 
-// TestManyInputsFit: the marks of the most inputs that a job may have, and of its graph, fit into Temporal's attribute.
-func TestManyInputsFit(t *testing.T) {
-	d := onDouble(t, nil)
-	var images []any
-	for n := range 128 {
-		images = append(images, map[string]any{"name": fmt.Sprintf("%d.png", n), "image": base64.StdEncoding.EncodeToString([]byte{byte(n), 1})})
-	}
-	id := d.submit(map[string]any{"workflow": large(7), "images": images})
-	require.Equal(t, "COMPLETED", d.finish(id)["status"])
-	require.Len(t, d.stored("inputs/", "graphs/"), 129)
-	d.delete(id)
-	require.Empty(t, d.stored())
+	// A worker brings the schedule of an earlier version up to date, and leaves it paused.
+	require.NoError(t, schedule.Pause(t.Context(), client.SchedulePauseOptions{}))
+	require.NoError(t, schedule.Update(t.Context(), client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+		in.Description.Schedule.Spec = &client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: 7 * time.Hour}}}
+		in.Description.Schedule.Action.(*client.ScheduleWorkflowAction).TaskQueue = "old"
+		return &client.ScheduleUpdate{Schedule: &in.Description.Schedule}, nil
+	}}))
+	t.Setenv("TEMPORAL_ADDRESS", d.app.TemporalAddress)
+	startAs(t, app.Worker, map[string]string{"TEMPORAL_ADDRESS": d.app.TemporalAddress, "COMFYD_STORE_URL": "file://" + d.blobs, "COMFYUI_URLS": d.comfy.URL, "COMFYD_RETENTION": "1h"})
+	s, err = schedule.Describe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []client.ScheduleIntervalSpec{{Every: time.Hour}}, s.Schedule.Spec.Intervals)
+	require.Equal(t, comfy.TaskQueue, s.Schedule.Action.(*client.ScheduleWorkflowAction).TaskQueue)
+	require.True(t, s.Schedule.State.Paused)
 }

@@ -80,15 +80,16 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 			return nil, err
 		}
 	}
-	return c, a.readRetention(ctx, c)
+	return c, a.readNamespace(ctx, c)
 }
 
-// readRetention asks the namespace how long it keeps jobs: its word counts, not our setting's.
-func (a *App) readRetention(ctx context.Context, c client.Client) error {
+// readNamespace asks the namespace for its ID, and how long it keeps jobs: its word counts, not our setting's.
+func (a *App) readNamespace(ctx context.Context, c client.Client) error {
 	n, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: a.namespace})
 	if err != nil {
 		return fmt.Errorf("reading the retention of namespace %s: %w", a.namespace, err)
 	}
+	a.namespaceID = n.GetNamespaceInfo().GetId()
 	a.retention = n.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
 	if asked := time.Duration(a.config.Retention); a.retention != asked {
 		a.log.Warnf("namespace %s keeps jobs for %s after their end, and not for the %s of COMFYD_RETENTION; change it with: comfyd temporal setup --update-retention",

@@ -69,19 +69,18 @@ func (r *Remover) finish(ctx context.Context, key string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if known, err := r.known(ctx, j.ID, j.RunID); err != nil {
+	if j.Namespace != r.NamespaceID && j.Namespace != "" && r.NamespaceID != "" {
+		return false, nil // here its job is unknown, there it may be known
+	}
+	if run, err := r.run(ctx, j.ID, j.RunID); err != nil {
 		return false, err
-	} else if known {
+	} else if run != "" {
 		return false, r.carryOut(ctx, j)
 	}
-	reused, err := r.known(ctx, j.ID, "")
-	if err == nil && !reused {
-		err = r.removeOutputs(ctx, j)
+	if err := r.removeOutputs(ctx, j); err != nil {
+		return false, err
 	}
-	if err == nil {
-		err = r.removeInputs(ctx, j)
-	}
-	if err != nil {
+	if err := r.removeInputs(ctx, j); err != nil {
 		return false, err
 	}
 	return true, r.Store.Delete(ctx, key)

@@ -38,6 +38,9 @@ type Store interface {
 	List(ctx context.Context, prefix string) iter.Seq2[comfy.Blob, error]
 }
 
+// CallTimeout bounds a call of Temporal's service that the SDK gives no deadline of its own.
+const CallTimeout = 10 * time.Second
+
 // usersAtOnce is how many jobs that name an object are looked at.
 const usersAtOnce = 20
 
@@ -45,15 +48,19 @@ const usersAtOnce = 20
 type Remover struct {
 	Temporal  Temporal
 	Namespace string
-	Store     Store
+	// NamespaceID is of that namespace. Notes of another one are left to it; empty, which only tests are, means all.
+	NamespaceID string
+	Store       Store
 }
 
 // Job is one that has ended; its JSON is the note.
 type Job struct {
-	ID      string    `json:"id"`
-	RunID   string    `json:"run_id"`
-	Tenant  string    `json:"tenant"`
-	Started time.Time `json:"started"`
+	ID     string `json:"id"`
+	RunID  string `json:"run_id"`
+	Tenant string `json:"tenant"`
+	// Namespace is the ID of the Temporal namespace that knows the job; Remove sets it. Empty in notes of an older comfyd.
+	Namespace string    `json:"namespace,omitempty"`
+	Started   time.Time `json:"started"`
 	// Inputs are the keys of its input files and of its graph in the store. What lies elsewhere than with the tenant's
 	// own is left alone.
 	Inputs []string `json:"inputs,omitempty"`
@@ -66,6 +73,7 @@ var ErrUnfinished = errors.New("the job is deleted, but not everything of it is 
 // Remove deletes a job that has ended, with everything that nobody else uses. It may be called again. Only an error that
 // is no ErrUnfinished means that nothing was done.
 func (r *Remover) Remove(ctx context.Context, j Job) error {
+	j.Namespace = r.NamespaceID
 	if err := r.write(ctx, &j); err != nil {
 		return err
 	}
@@ -92,6 +100,8 @@ func (r *Remover) carryOut(ctx context.Context, j *Job) error {
 	if err := r.removeInputs(ctx, j); err != nil {
 		return err
 	}
+	ctx, done := context.WithTimeout(ctx, CallTimeout)
+	defer done()
 	_, err := r.Temporal.WorkflowService().DeleteWorkflowExecution(ctx, &workflowservice.DeleteWorkflowExecutionRequest{
 		Namespace: r.Namespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: j.ID, RunId: j.RunID},
 	})
@@ -101,10 +111,15 @@ func (r *Remover) carryOut(ctx context.Context, j *Job) error {
 	return nil
 }
 
+// removeOutputs stops where the ID has got another run meanwhile: a new job of the same Idempotency-Key keeps its outputs
+// under the same keys. So it asks before each of them.
 func (r *Remover) removeOutputs(ctx context.Context, j *Job) error {
 	for b, err := range r.Store.List(ctx, comfy.OutputPrefix(j.ID)) {
 		if err != nil {
 			return fmt.Errorf("listing the outputs of job %s: %w", j.ID, err)
+		}
+		if run, err := r.run(ctx, j.ID, ""); err != nil || run != "" && run != j.RunID {
+			return err
 		}
 		if _, err := RemoveUnchanged(ctx, r.Store, b); err != nil {
 			return err
@@ -165,9 +180,10 @@ func (r *Remover) removeInputs(ctx context.Context, j *Job) error {
 	return nil
 }
 
-// Named tells whether any job that Temporal knows, open or ended, names an input or a graph of a tenant.
-func (r *Remover) Named(ctx context.Context, key, tenant string) (bool, error) {
-	return r.any(ctx, visibility.Names(key, tenant))
+// Used tells whether any job that Temporal knows, open or ended, may use an input or a graph of a tenant. An open one that
+// does not say what it uses, such as a child that others have started, may use all.
+func (r *Remover) Used(ctx context.Context, key, tenant string) (bool, error) {
+	return r.any(ctx, visibility.Uses(key, tenant, ""))
 }
 
 // any tells whether Temporal lists a job that has not been deleted. Where it lists many that have been, the answer is
@@ -188,13 +204,13 @@ func (r *Remover) any(ctx context.Context, query string) (bool, error) {
 	return len(found.GetNextPageToken()) > 0 && len(found.GetExecutions()) == usersAtOnce, nil
 }
 
-// known tells whether Temporal knows a run, or with an empty runID any run of the ID.
-func (r *Remover) known(ctx context.Context, id, runID string) (bool, error) {
-	_, err := r.Temporal.DescribeWorkflowExecution(ctx, id, runID)
+// run is the run of an ID that Temporal knows, with an empty runID the latest one; empty where it knows none.
+func (r *Remover) run(ctx context.Context, id, runID string) (string, error) {
+	d, err := r.Temporal.DescribeWorkflowExecution(ctx, id, runID)
 	if err != nil && !gone(err) {
-		return true, fmt.Errorf("asking Temporal about job %s: %w", id, err)
+		return "", fmt.Errorf("asking Temporal about job %s: %w", id, err)
 	}
-	return err == nil, nil
+	return d.GetWorkflowExecutionInfo().GetExecution().GetRunId(), nil
 }
 
 // gone tells a run that Temporal does not know from every other failure, such as a namespace that it does not know.

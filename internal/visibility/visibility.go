@@ -30,16 +30,13 @@ func Mark(key string) string {
 	return mark[:min(len(mark), markLen)]
 }
 
-// Names is the query for the jobs that say that they use an input or a graph of a tenant.
-func Names(key, tenant string) string { return Jobs() + " AND (" + names(key, tenant) + ")" }
-
-// Uses is the query for the jobs, other than one run, that may use an input or a graph of a tenant: those that say so,
-// open or ended, and those that are open and do not say.
+// Uses is the query for the jobs that may use an input or a graph of a tenant: those that say so, open or ended, and those
+// that are open and do not say. One run is left out; empty leaves out none.
 func Uses(key, tenant, exceptRun string) string {
-	return Jobs() + " AND RunId != " + Quote(exceptRun) +
-		" AND ((" + names(key, tenant) + ") OR (" + comfy.AttrInputs + " IS NULL AND CloseTime IS NULL))"
-}
-
-func names(key, tenant string) string {
-	return comfy.AttrInputs + " = " + Quote(Mark(key)) + " AND " + comfy.AttrTenant + " = " + Quote(tenant)
+	query := Jobs()
+	if exceptRun != "" {
+		query += " AND RunId != " + Quote(exceptRun)
+	}
+	return query + " AND ((" + comfy.AttrInputs + " = " + Quote(Mark(key)) + " AND " + comfy.AttrTenant + " = " + Quote(tenant) +
+		") OR (" + comfy.AttrInputs + " IS NULL AND CloseTime IS NULL))"
 }
