@@ -15,15 +15,20 @@ import (
 
 const cancelTimeout = 5 * time.Second
 
+// ownJob is the job that a path names, as Temporal knows it now.
+func (s *Server) ownJob(c *fiber.Ctx) (*job, error) {
+	id, err := pathValue(c, "id")
+	if err != nil {
+		return nil, err
+	}
+	about(c).callID = id
+	return s.freshJob(id, about(c).tenant)
+}
+
 // cancel is POST /cancel/{id}. It asks once or many times, to the same end: 202 while the job is open, 200 with what
 // became of it when it has ended, which may be before the request came or instead of being canceled.
 func (s *Server) cancel(c *fiber.Ctx) error {
-	id, err := pathValue(c, "id")
-	if err != nil {
-		return err
-	}
-	about(c).callID = id
-	j, err := s.freshJob(id, about(c).tenant)
+	j, err := s.ownJob(c)
 	if err != nil {
 		return err
 	}
@@ -35,7 +40,7 @@ func (s *Server) cancel(c *fiber.Ctx) error {
 	switch j.status.State {
 	case comfy.Completed:
 		return c.Status(http.StatusOK).JSON(completed{
-			completedHead: completedHead{ID: id, Status: comfy.Completed}, StatusURL: s.url(c, "/status/"+url.PathEscape(id)),
+			completedHead: completedHead{ID: j.id, Status: comfy.Completed}, StatusURL: s.url(c, "/status/"+url.PathEscape(j.id)),
 		})
 	case comfy.Failed:
 		return c.Status(http.StatusOK).JSON(failedBody(&j.status))

@@ -28,12 +28,7 @@ const (
 // remove is DELETE /jobs/{id}. An open job is canceled first: 202 where it takes longer to end than a request should,
 // and the same request again goes on. 204 when the job is forgotten, and 404 from then on.
 func (s *Server) remove(c *fiber.Ctx) error {
-	id, err := pathValue(c, "id")
-	if err != nil {
-		return err
-	}
-	about(c).callID = id
-	j, err := s.freshJob(id, about(c).tenant)
+	j, err := s.ownJob(c)
 	if err != nil {
 		return err
 	}
