@@ -136,8 +136,8 @@ func (f *filter) query(tenant string, orphans bool) string {
 		all = append(all, comfy.AttrBackend+" = "+visibility.Quote(f.backend))
 	}
 	for _, label := range slices.Compact(slices.Sorted(slices.Values(f.metadata))) {
-		// The embedded Temporal's full-text index takes these two for its own; such labels are compared afterwards only.
-		if !strings.ContainsAny(label, `"♡`) {
+		// The embedded Temporal's full-text index takes these for its own; such labels are compared afterwards only.
+		if !strings.ContainsAny(label, `"\`) {
 			all = append(all, comfy.AttrMetadata+" = "+visibility.Quote(label))
 		}
 	}

@@ -14,6 +14,8 @@ import (
 
 // Limits of a submission's parts.
 const (
+	// listSeparator stands between the values of a list in Temporal's SQL stores: a value that holds it would come back in parts.
+	listSeparator    = "♡"
 	maxFields        = 64 // of the body itself
 	maxImages        = 128
 	maxMetadata      = 16
@@ -176,6 +178,9 @@ func (s *submission) decodeMetadata(dec *json.Decoder) error {
 	for k, v := range s.metadata {
 		if k == "" || strings.ContainsRune(k, '=') {
 			return failf(CodeInvalidRequest, "metadata: the key %q is empty or holds an equals sign.", k)
+		}
+		if strings.Contains(k+v, listSeparator) {
+			return failf(CodeInvalidRequest, "metadata: %q holds the character %s, with which Temporal's lists tell labels apart.", shorten(k), listSeparator)
 		}
 		if n := len(k) + 1 + len(v); n > maxMetadataPair {
 			return failf(CodeLimitExceeded, "metadata: key and value of %q have %d bytes together; at most %d are allowed.", shorten(k), n-1, maxMetadataPair-1)

@@ -116,6 +116,7 @@ func TestSubmitRefusesWithAReason(t *testing.T) {
 		"metadata number":    {with(`"metadata":{"a":1}`), 400, CodeInvalidRequest, "metadata"},
 		"metadata long":      {with(`"metadata":{"a":"` + strings.Repeat("x", 300) + `"}`), 422, CodeLimitExceeded, "metadata"},
 		"metadata large":     {with(`"metadata":{` + strings.Join(nine, ",") + `}`), 422, CodeLimitExceeded, "metadata: all labels"},
+		"metadata separator": {with(`"metadata":{"a":"b♡"}`), 400, CodeInvalidRequest, "tell labels apart"},
 		"metadata key":       {with(`"metadata":{"a=b":"c"}`), 400, CodeInvalidRequest, "equals sign"},
 		"pnginfo":            {with(`"extra_pnginfo":"x"`), 400, CodeInvalidRequest, "extra_pnginfo must be an object"},
 		"pnginfo long":       {with(`"extra_pnginfo":{"a":"` + strings.Repeat("x", maxExtraPNGInfo) + `"}`), 422, CodeLimitExceeded, "extra_pnginfo"},

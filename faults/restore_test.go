@@ -27,7 +27,7 @@ func TestRestoreRefuses(t *testing.T) {
 	inStore := filepath.Join(p.data(), "blobs", "backup")
 	code, out = p.command("backup", inStore)
 	require.Equal(t, 2, code)
-	require.Contains(t, out, "in the folder of the store")
+	require.Contains(t, out, "in the data folder")
 	linked := filepath.Join(t.TempDir(), "linked")
 	code, out = p.command("backup", "--link", linked)
 	require.Zero(t, code, out)

@@ -60,6 +60,7 @@ type job struct {
 	restarts   int           // of prompts, by a backend itself; the client sees both together as attempts
 	ran        time.Duration // of the last prompt, where that has failed
 	runs       int           // of those, how many were lost after they had started
+	unposted   int           // of the submissions, how many no backend took
 	fresh      bool
 	coldStart  time.Duration
 	placed     string // the pool that the search attribute names
@@ -262,7 +263,7 @@ func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *ba
 }
 
 // attempts is how often the job was put on a GPU, as far as is known.
-func (j *job) attempts() int { return j.submission + j.restarts }
+func (j *job) attempts() int { return j.submission - j.unposted + j.restarts }
 
 // say keeps the query's answer and the Temporal UI's "current details" in step.
 func (j *job) say(ctx workflow.Context, p comfy.Phase, format string, args ...any) {

@@ -181,6 +181,22 @@ func TestLostWhileWaitingIsNotCharged(t *testing.T) {
 	require.Equal(t, 6, res.Attempts)
 }
 
+// TestWhatNoBackendTookIsNoAttempt: attempts tell how often a GPU was given the job.
+func TestWhatNoBackendTookIsNoAttempt(t *testing.T) {
+	s := &script{}
+	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
+		if in.Submission <= 2 {
+			return nil, fails(comfy.BackendUnavailable, true, false)
+		}
+		s.prompt = nil
+		return s.Prompt(ctx, in)
+	}
+	res, f := run(t, newEnv(t, s), request)
+	require.Nil(t, f)
+	require.Equal(t, 1, res.Attempts)
+	require.Equal(t, 3, s.prompts[2].Submission)
+}
+
 func TestOutputLostRunsOnceMoreWithoutCache(t *testing.T) {
 	s := &script{}
 	s.collect = func(ctx context.Context, in activities.CollectInput) (*activities.Collected, error) {

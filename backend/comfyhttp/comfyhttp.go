@@ -258,5 +258,24 @@ func (b *Backend) choose(ctx context.Context, p *backend.Prompt) (_ *server, end
 	return nil, nil, backend.Errorf(comfy.BackendUnavailable, "%s: %v", order[len(order)-1].name, err)
 }
 
+// firstLook waits until one server is up, or each has been asked once: a worker that has just started gets prompts before
+// it knows anything, and must not take them for ones that nobody can run.
+func (b *Backend) firstLook(ctx context.Context) {
+	for _, s := range b.servers {
+		if s.ready() != nil {
+			return
+		}
+	}
+	for _, s := range b.servers {
+		select {
+		case <-s.asked.Done():
+		case <-ctx.Done():
+		}
+		if s.ready() != nil {
+			return
+		}
+	}
+}
+
 func (b *Backend) enter(s *server) { b.mu.Lock(); s.inFlight++; b.mu.Unlock() }
 func (b *Backend) leave(s *server) { b.mu.Lock(); s.inFlight--; b.mu.Unlock() }

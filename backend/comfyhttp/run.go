@@ -58,6 +58,7 @@ func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle,
 	if h != nil {
 		return b.attach(ctx, p, *h, rec)
 	}
+	b.firstLook(ctx)
 	s, ended, err := b.choose(ctx, p)
 	if err != nil {
 		return nil, err

@@ -31,7 +31,9 @@ type server struct {
 	inFlight int // our own prompts; guarded by Backend.mu
 	breaker  *gobreaker.TwoStepCircuitBreaker[any]
 
-	asking sync.Mutex // one probe or catalogue read at a time
+	asking sync.Mutex      // one probe or catalogue read at a time
+	asked  context.Context // ends with the first probe
+	answer context.CancelFunc
 
 	mu        sync.Mutex
 	up        bool
@@ -63,6 +65,7 @@ func newServer(address string, transport http.RoundTripper, log logrus.FieldLogg
 		return nil, fmt.Errorf("comfyhttp: %q is no address of a ComfyUI server; it should look like http://127.0.0.1:8188", u.Redacted())
 	}
 	s := &server{t: t, problem: "not asked yet", breaker: newBreaker(t)}
+	s.asked, s.answer = context.WithCancel(context.Background())
 	if u.User != nil {
 		password, _ := u.User.Password()
 		s.auth = "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
@@ -140,6 +143,7 @@ func (s *server) watch(ctx context.Context) {
 // probe asks the server whether it lives, by the cheapest call there is, and for everything else when it has come back
 // or the last answer is old.
 func (s *server) probe(ctx context.Context) {
+	defer s.answer()
 	s.asking.Lock()
 	defer s.asking.Unlock()
 	var info comfyui.QueueInfo

@@ -218,3 +218,20 @@ func TestLocate(t *testing.T) {
 	e := f.fails(f.run(p, &h), comfy.BackendLost)
 	require.False(t, e.Ran)
 }
+
+// TestRunBeforeTheFirstLook: a worker that has just started gets prompts before it knows its servers. It asks them first.
+func TestRunBeforeTheFirstLook(t *testing.T) {
+	s := fakecomfy.New(t)
+	gate := s.HoldHTTP()
+	f := &fixture{T: t, s: s, b: open(t, Options{URLs: []string{s.URL}}, quick()), rec: newRecorder()}
+	end := f.run(f.prompt(solid(1)), nil)
+	gate.Reached()
+	gate.Open()
+	f.succeeds(end)
+
+	s.Stop()
+	down := &fixture{T: t, s: s, b: open(t, Options{URLs: []string{s.URL}}, quick()), rec: newRecorder()}
+	err := down.ends(down.run(down.prompt(solid(1)), nil)).err
+	errorOf(t, err, comfy.BackendUnavailable)
+	require.NotContains(t, err.Error(), "not asked yet")
+}

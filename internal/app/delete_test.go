@@ -168,7 +168,7 @@ func TestList(t *testing.T) {
 	d.comfy.FailNode("ImageAddNoise", "ValueError", "no noise")
 	var want []string
 	for n := range 7 {
-		id := d.submit(map[string]any{"workflow": graph(100+n, "l"), "metadata": map[string]string{"n": string(rune('a' + n)), "Case": "It's \\ \"a\" label"}})
+		id := d.submit(map[string]any{"workflow": graph(100+n, "l"), "metadata": map[string]string{"n": string(rune('a' + n)), "dir": `c:\x\`, "Case": "It's \\ \"a\" label"}})
 		d.finish(id)
 		want = append(want, id)
 	}
@@ -205,6 +205,7 @@ func TestList(t *testing.T) {
 		"&status=COMPLETED&metadata=n=b":                       {want[5]},
 		"&metadata=n%3Db&metadata=Case=It's+%5C+%22a%22+label": {want[5]},
 		"&metadata=n=B":                            {},
+		"&metadata=dir=c:%5Cx%5C":                  want,
 		"&metadata=n=b&metadata=n=c":               {},
 		"&metadata=Case=It's+%5C+%22a%22+label":    want,
 		"&status=FAILED":                           {failing},
@@ -231,7 +232,7 @@ func TestList(t *testing.T) {
 	for _, k := range []string{"created_at", "ended_at", "expires_at"} {
 		require.WithinDuration(t, at(t, st[k]), at(t, e[k]), time.Millisecond, k) // lists know microseconds
 	}
-	require.Equal(t, map[string]any{"n": "b", "Case": "It's \\ \"a\" label"}, e["metadata"])
+	require.Equal(t, map[string]any{"n": "b", "dir": `c:\x\`, "Case": "It's \\ \"a\" label"}, e["metadata"])
 	require.Equal(t, d.url+"/status/"+want[5], e["status_url"])
 
 	// A cursor is good for its own list alone.

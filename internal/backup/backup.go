@@ -73,8 +73,13 @@ func Make(ctx context.Context, o Options, target string) (_ *Manifest, err error
 	if target, err = filepath.Abs(target); err != nil {
 		return nil, err
 	}
-	if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(target); err == nil {
 		return nil, refuse("%s is there already: name a folder that is not", target)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, refuse("no folder can be made there: %v", err)
+	}
+	if inside(o.DataDir, target) {
+		return nil, refuse("%s is in the data folder, %s: what takes the one takes the other; name a folder outside, best on another disk", target, o.DataDir)
 	}
 	if o.Store != "" && inside(o.Store, target) {
 		return nil, refuse("%s is in the folder of the store, %s: name a folder outside, best on another disk", target, o.Store)
