@@ -29,9 +29,6 @@ var (
 func (j *job) again(ctx workflow.Context, err error) error {
 	f := failureOf(err)
 	j.restarts += f.Restarts
-	if f.Code == comfy.BackendUnavailable && !f.Ran {
-		j.unposted++ // the code says so
-	}
 	if ctx.Err() != nil || !f.Again {
 		return err
 	}

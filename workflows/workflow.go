@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -179,9 +180,15 @@ func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backen
 		var timeout *temporal.TimeoutError
 		var canceled *temporal.CanceledError
 		if !errors.As(err, &timeout) && !errors.As(err, &canceled) {
+			if f := failureOf(err); err != nil && f.Code == comfy.BackendUnavailable && !f.Ran {
+				j.unposted++ // the code says so
+			}
 			return out, err
 		}
 		if timeout != nil {
+			if timeout.TimeoutType() == enums.TIMEOUT_TYPE_SCHEDULE_TO_START && in.Earlier == nil && lastWord(timeout, nil) == nil {
+				j.unposted++
+			}
 			in.Earlier = lastWord(timeout, in.Earlier)
 			if onlyAway(timeout, in.Earlier) && workflow.Now(ctx).Before(in.Deadline) {
 				continue // the prompt may well run: whoever serves the pool next goes on with it

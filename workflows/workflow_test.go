@@ -350,19 +350,24 @@ func TestWorkerAwayForTooLong(t *testing.T) {
 
 // TestPromptTimesOut: the code tells whether it had run.
 func TestPromptTimesOut(t *testing.T) {
+	word := []any{activities.Heartbeat{Handle: &backend.Handle{PromptID: "p"}, RunningSince: time.Now()}}
 	for name, c := range map[string]struct {
-		hb   []any
-		code comfy.Code
+		timeout  enums.TimeoutType
+		hb       []any
+		code     comfy.Code
+		attempts int
 	}{
-		"never begun": {nil, comfy.BackendUnavailable},
-		"had run":     {[]any{activities.Heartbeat{Handle: &backend.Handle{PromptID: "p"}, RunningSince: time.Now()}}, comfy.Timeout},
+		"never begun":        {enums.TIMEOUT_TYPE_SCHEDULE_TO_START, nil, comfy.BackendUnavailable, 0},
+		"died without words": {enums.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, nil, comfy.BackendUnavailable, 1},
+		"had run":            {enums.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, word, comfy.Timeout, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &script{prompt: func(context.Context, activities.PromptInput) (*backend.Outcome, error) {
-				return nil, temporal.NewTimeoutError(enums.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE, nil, c.hb...)
+				return nil, temporal.NewTimeoutError(c.timeout, nil, c.hb...)
 			}}
 			_, f := run(t, newEnv(t, s), request)
 			require.Equal(t, c.code, f.Code)
+			require.Equal(t, c.attempts, f.Attempts, "what may have been posted counts")
 			require.Len(t, s.stops, 1, "nothing runs on after the end")
 		})
 	}

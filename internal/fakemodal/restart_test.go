@@ -14,9 +14,9 @@ func TestRestart(t *testing.T) {
 	done := w.spawn(w.method("big"), 50_000)
 	w.state(done, fakemodal.Done)
 	require.Equal(t, []any{true, true}, w.run(w.method("claim"), "job"))
-	running := w.spawn(sleep, 1)
-	w.marked("start", 1)
 	other := w.spawn(sleep, 30)
+	w.marked("start", 1)
+	running := w.spawn(sleep, 3) // the last to start: nothing slow is left before the stop
 	w.marked("start", 2)
 	queued := w.spawn(w.method("echo"), "later")
 	canceled := w.spawn(sleep, 30)
