@@ -50,11 +50,20 @@ func PromptID(job Job, n int) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "comfyd:%s/%s/%d", job.ID, job.RunID, n)).String()
 }
 
+// Prompted is what a submission has made.
+type Prompted struct {
+	backend.Outcome
+	// Collected are its outputs, where they could be stored at once; nil where Collect has to do it.
+	Collected *Collected `json:"collected,omitempty"`
+	// CollectMS is how long that took.
+	CollectMS int64 `json:"collect_ms,omitempty"`
+}
+
 // Prompt carries a submission from post to end, and so holds a slot of its backend as long as the backend works for it.
 // Its first heartbeat makes the handle durable before the prompt is posted; an attempt after a worker's death
 // re-attaches by it. Its errors carry a [Failure] and are final for the activity: what follows is the workflow's
 // decision. The one that is not says that this worker lets go of a prompt that runs on.
-func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outcome, error) {
+func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, error) {
 	b := a.backend(in.Placement.Pool.Name)
 	if b == nil {
 		return nil, fail(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
@@ -90,7 +99,7 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 	}
 	switch {
 	case err == nil:
-		return out, nil
+		return a.collectAtOnce(run, b, in.Job, out), nil
 	case run.Err() != nil:
 		return nil, a.stopped(ctx, context.Cause(run), b, rec, in)
 	}

@@ -64,6 +64,23 @@ func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
 	}
 }
 
+// Look is WarmUp for a pool that is ready at this moment: it asks once and does not wait. Nil means that the job has to
+// wait, or that WarmUp has to find out. It runs as a local activity, within the workflow task, so that a job whose
+// backend is warm does not pay for a step of its own.
+func (a *Activities) Look(ctx context.Context, job Job) (*Placement, error) {
+	p, err := a.prompt(ctx, job, 0, false)
+	if err == nil {
+		var place *Placement
+		if place, err = a.place(ctx, job, p); err == nil {
+			return place, nil
+		}
+	}
+	if f := failureOf(err); f.Code == comfy.InvalidWorkflow {
+		return nil, err
+	}
+	return nil, nil
+}
+
 // errWait says that asking again may help.
 var errWait = errors.New("wait")
 

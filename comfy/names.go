@@ -23,6 +23,7 @@ const (
 
 // Names of the activities, in the order in which a job meets them.
 const (
+	ActivityLook    = "Look" // a local one; WarmUp follows where it finds nothing
 	ActivityWarmUp  = "WarmUp"
 	ActivityPrompt  = "Prompt"
 	ActivityCollect = "Collect"

@@ -75,6 +75,7 @@ func New(o Options) *Worker {
 
 	jobs := w.add(o.Client, comfy.TaskQueue, worker.Options{MaxConcurrentActivityExecutionSize: maxSteps})
 	jobs.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
+	register(jobs, comfy.ActivityLook, a.Look)
 	register(jobs, comfy.ActivityWarmUp, a.WarmUp)
 	registerSweep(jobs, o)
 	w.schedule = func() { scheduleSweep(o.Client, o.Log) }
