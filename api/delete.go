@@ -48,9 +48,10 @@ func (s *Server) remove(c *fiber.Ctx) error {
 
 func (s *Server) cancelAndWait(j *job) (*job, error) {
 	now, err := s.requestCancel(j)
-	if err != nil || now.ended() || !s.awaitEnd(now, s.deleteWait) {
+	if err != nil || now.ended() {
 		return now, err
 	}
+	s.watches.await(now, s.deleteWait)
 	return s.freshJob(j.id, j.tenant)
 }
 

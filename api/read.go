@@ -46,7 +46,9 @@ func (s *Server) job(id, tenant string) (*job, error) {
 		j = nil
 	}
 	if j == nil {
-		j = s.open.get(id, s.now())
+		if j = s.open.get(id, s.now()); j != nil && j.tenant == tenant {
+			s.watches.of(j) // who polls so often wants to know the end as it happens
+		}
 	}
 	if j == nil {
 		if !validWorkflowID(id) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -46,7 +45,7 @@ type Server struct {
 	reads      singleflight.Group
 	rechecks   singleflight.Group
 	remover    *removal.Remover
-	waiters    atomic.Int64
+	watches    *watches
 	memory     *budget
 	deleteWait time.Duration // how long a DELETE holds for a job to end that it has canceled
 	ready      readiness
@@ -88,7 +87,7 @@ func New(o Options) (*Server, error) {
 	s.remover = &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, NamespaceID: o.NamespaceID, Store: o.Store}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(s.life)
-	s.admission, s.withdrawals = newAdmission(s), newWithdrawals()
+	s.admission, s.withdrawals, s.watches = newAdmission(s), newWithdrawals(), newWatches(s)
 	s.build()
 	return s, nil
 }
