@@ -218,6 +218,8 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 		TypedSearchAttributes:    temporal.NewSearchAttributes(attributes...),
 		Priority:                 temporal.Priority{PriorityKey: j.sub.priority, FairnessKey: j.tenant},
 		StaticSummary:            summary(j),
+		// Where the worker is in this process, it gets the first step with the answer to the start.
+		EnableEagerStart: true,
 
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 	}

@@ -77,10 +77,10 @@ func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle,
 		paths[in.Name] = comfyui.InputPath(p.JobID, in)
 		r.h.Inputs = append(r.h.Inputs, paths[in.Name])
 	}
+	defer r.listen(ctx)() // opens while the handle is on its way
 	if err := rec.Handle(ctx, r.h); err != nil {
 		return nil, r.left(ctx, &backend.Error{Code: comfy.Internal, Message: "the prompt's handle could not be recorded", Cause: err})
 	}
-	defer r.listen(ctx)()
 	doubtful, err := r.submit(ctx, paths)
 	if err != nil {
 		return nil, r.left(ctx, err)
