@@ -33,8 +33,12 @@ var rows = []row{
 	{id: "F29", fault: "a valid graph that needs more memory than there is", ours: []string{"TestF29"}},
 	{id: "F32", fault: "old histories on new code", others: map[string][]string{
 		"workflows": {"TestReplayStoredHistories"}, "internal/app": {"TestReplay"}}},
+	{id: "strangers", fault: "somebody else locks the database, clears ComfyUI's queue, answers for ComfyUI; two pools of one name",
+		ours: []string{"TestStranger", "TestTwinPools"}},
 	{id: "load", fault: "many jobs at once, many that wait, one tenant's many; a large result",
 		ours: []string{"TestLoad", "TestFairness", "TestManyWaitForABackend", "TestDiskOfAJob", "TestBigResultAtModal"}},
 	{id: "backup", fault: "the data folder is lost; a backup is old, damaged or in the wrong place", ours: []string{"TestBackup", "TestRestore"}},
 	{id: "upgrade", fault: "comfyd is replaced by another version in mid-job", ours: []string{"TestUpgrade"}},
+	{id: "cluster", fault: "docker-compose.yml without its engine: one process after the other killed under load, a rolling upgrade, all lost after a backup; the corpus",
+		others: map[string][]string{"internal/cluster": {"TestCluster", "TestClusterCorpus"}}},
 }

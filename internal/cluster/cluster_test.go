@@ -55,6 +55,7 @@ func TestCluster(t *testing.T) {
 	}
 	t.Run("rolling upgrade", func(t *testing.T) { upgraded(t, c, runs) })
 	t.Run("load", func(t *testing.T) { loaded(t, c, runs) })
+	t.Run("all lost after a backup", func(t *testing.T) { restored(t, c, runs) })
 }
 
 // setUp tries `comfyd temporal setup` and `comfyd health` on namespaces that are not as they should be.
@@ -158,7 +159,7 @@ func killed(t *testing.T, c *cluster.Cluster, p *cluster.Process, noticed bool, 
 		first, last, open := u.since(at)
 		require.Positive(t, open, "jobs were open when the fault came")
 		round := func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
-		t.Logf("%s: started again %s after the kill, well after another %s; of %d jobs that were open the first ended %s after the kill, the last %s",
+		t.Logf("RECOVERY production shape, %s killed: started again after %s, well after another %s; of %d open jobs the first ended %s after the kill, the last %s",
 			p.Name, round(back.Sub(at)), round(up), open, round(first), round(last))
 		u.check(runs() - before)
 	}
