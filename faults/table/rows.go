@@ -24,7 +24,7 @@ var rows = []row{
 		others: map[string][]string{"workflows": {"TestStoreAwayForTooLong"}}},
 	{id: "F13", fault: "the disk is full", ours: []string{"TestF13"}, others: map[string][]string{"store": {"TestDiskFull"}}},
 	{id: "F14", fault: "the same submission again, and another under its key", ours: []string{"TestF14"}},
-	{id: "F16", fault: "the worker is paused; clocks differ", ours: []string{"TestF16"}, others: map[string][]string{"api": {"TestLinks"}}},
+	{id: "F16", fault: "the worker is paused; clocks differ", ours: []string{"TestF16"}, others: map[string][]string{"api": {"TestLinks"}, "activities": {"TestAWrongClockIsSaidOnce"}}},
 	{id: "F17", fault: "cancel: racing the end, in the queue, twice", ours: []string{"TestF17"}},
 	{id: "F18", fault: "Modal takes a container away, or none comes up", ours: []string{"TestF18"}},
 	{id: "F19", fault: "the same workflow again, all cached", ours: []string{"TestF19"}},
