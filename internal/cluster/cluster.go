@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -21,9 +22,9 @@ import (
 type Cluster struct {
 	Postgres, Temporal, S3 *Process
 	Workers, APIs          [2]*Process
-	// URLs are where the two APIs answer; Key opens them.
-	URLs [2]string
-	Key  string
+	// URLs are where the two APIs answer; Key opens them, and OtherKey does for another tenant.
+	URLs          [2]string
+	Key, OtherKey string
 	// TemporalAddress and Namespace are for tests that look behind the API.
 	TemporalAddress, Namespace string
 
@@ -76,9 +77,12 @@ func (c *Cluster) prepare(vars []string) {
 	at := func(i int) string { return "127.0.0.1:" + ports[i] }
 	secrets := filepath.Join(c.dir, "secrets")
 	must(c.tb, exec.Command(filepath.Join(Root(), "deploy", "secrets.sh"), secrets).Run(), "deploy/secrets.sh")
-	raw, err := os.ReadFile(filepath.Join(secrets, "api_keys"))
+	keys := filepath.Join(secrets, "api_keys")
+	raw, err := os.ReadFile(keys)
 	must(c.tb, err, "the API key")
 	_, c.Key, _ = strings.Cut(strings.TrimSpace(string(raw)), ":")
+	c.OtherKey = "the-key-of-another-tenant-0123456789"
+	must(c.tb, errors.Join(os.Remove(keys), os.WriteFile(keys, append(raw, "other:"+c.OtherKey+"\n"...), 0o444)), "a second API key")
 	c.TemporalAddress = at(1)
 
 	project := Project(c.tb, vars...)

@@ -49,6 +49,7 @@ func TestCluster(t *testing.T) {
 	})
 	t.Run("setup and health", func(t *testing.T) { setUp(t, c) })
 	t.Run("any replica", func(t *testing.T) { anyReplica(t, c) })
+	t.Run("fairness", func(t *testing.T) { fair(t, c, gpus) })
 	for _, p := range []*cluster.Process{c.Workers[0], c.APIs[0], c.S3, c.Temporal, c.Postgres} {
 		noticed := p != c.Workers[0] && p != c.S3 // the other worker goes on; what is made waits for the store
 		t.Run("kill "+p.Name, func(t *testing.T) { killed(t, c, p, noticed, runs) })
@@ -116,7 +117,9 @@ func anyReplica(t *testing.T, c *cluster.Cluster) {
 		require.NoError(t, err)
 		require.Contains(t, []int{200, 202}, a.code)
 	}
-	require.Equal(t, "COMPLETED", u.follow(first)["status"])
+	end := u.follow(first)
+	require.Equal(t, "COMPLETED", end["status"])
+	require.Regexp(t, "^url-.", end["backend"], "ComfyUIs on a loopback address are this machine's own pool")
 	a, err := u.call("GET", "/status/00000000-0000-4000-8000-000000000000", nil, "")
 	require.NoError(t, err)
 	require.Equal(t, 404, a.code)
