@@ -64,6 +64,7 @@ type Prompted struct {
 // re-attaches by it. Its errors carry a [Failure] and are final for the activity: what follows is the workflow's
 // decision. The one that is not says that this worker lets go of a prompt that runs on.
 func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, error) {
+	a.watchClock(ctx)
 	b := a.backend(in.Placement.Pool.Name)
 	if b == nil {
 		return nil, fail(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
