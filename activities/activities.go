@@ -48,6 +48,7 @@ type Activities struct {
 	o       Options
 	janitor *janitor
 	load    *load
+	drain   *drain
 	waiting atomic.Int64 // warm-ups
 }
 
@@ -56,7 +57,7 @@ func New(o Options) *Activities {
 	if o.Wait == 0 {
 		o.Wait = warmUpWait
 	}
-	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log), load: newLoad()}
+	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log), load: newLoad(), drain: newDrain()}
 }
 
 // Close waits for the clean-up of jobs that have ended, as long as ctx allows.

@@ -121,6 +121,8 @@ type bench struct {
 	double *double
 	store  *memory
 	closed bool // what Temporal says of the job
+	all    *activities.Activities
+	others []backend.Pool // that other workers serve
 }
 
 // newBench has more pools behind the first.
@@ -132,9 +134,11 @@ func newBench(t *testing.T, more ...backend.Backend) *bench {
 	log.SetOutput(io.Discard)
 	a := activities.New(activities.Options{
 		Backends: append([]backend.Backend{b.double}, more...), Store: b.store, Log: log, Wait: time.Second,
-		Limits: activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
-		Closed: func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
+		Limits:    activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
+		Closed:    func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
+		Elsewhere: func(context.Context) ([]backend.Pool, error) { return b.others, nil },
 	})
+	b.all = a
 	for name, f := range map[string]any{comfy.ActivityWarmUp: a.WarmUp, comfy.ActivityPrompt: a.Prompt, comfy.ActivityStop: a.Stop, comfy.ActivityCollect: a.Collect} {
 		b.env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}
