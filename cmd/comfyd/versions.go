@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -32,10 +31,8 @@ func versionsCommand() *cobra.Command {
 	var limit time.Duration
 	wait := &cobra.Command{
 		Use: "wait BUILD_ID", Short: "Wait until no open job keeps to a version, so that its workers may be stopped", Args: cobra.ExactArgs(1),
-		RunE: withVersions(func(ctx context.Context, cmd *cobra.Command, v *app.Versions, args []string) error {
-			ctx, done := context.WithTimeoutCause(cmd.Context(), limit, errors.New("--timeout is over"))
-			defer done()
-			return v.Wait(ctx, args[0], cmd.OutOrStdout())
+		RunE: withVersions(func(_ context.Context, cmd *cobra.Command, v *app.Versions, args []string) error {
+			return v.Wait(cmd.Context(), args[0], limit, cmd.OutOrStdout())
 		}),
 	}
 	wait.Flags().DurationVar(&limit, "timeout", 26*time.Hour, "give up with exit code 1 after this time; 0s looks once")

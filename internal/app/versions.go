@@ -13,8 +13,11 @@ import (
 	"github.com/comfyd/comfyd/internal/rollout"
 )
 
-// versionsLook is how often WaitForVersion asks.
+// versionsLook is how often Wait asks.
 const versionsLook = 2 * time.Second
+
+// versionsTimeout bounds one look.
+const versionsTimeout = 30 * time.Second
 
 // Versions is the worker deployment of COMFYD_DEPLOYMENT on the cluster of TEMPORAL_ADDRESS. Close it.
 type Versions struct {
@@ -68,16 +71,14 @@ func (v *Versions) Print(ctx context.Context, out io.Writer) error {
 	return w.Flush()
 }
 
-// Wait returns when no open job keeps to a version any more, so that its workers may be stopped, or with ctx's error.
-func (v *Versions) Wait(ctx context.Context, buildID string, out io.Writer) error {
+// Wait returns nil when no open job keeps to a version any more, so that its workers may be stopped. It looks once at least,
+// and gives up when the limit is over.
+func (v *Versions) Wait(ctx context.Context, buildID string, limit time.Duration, out io.Writer) error {
+	over := time.After(limit)
 	look := time.NewTicker(versionsLook)
 	defer look.Stop()
 	for said := int64(-1); ; {
-		s, err := v.Status(ctx)
-		if err != nil {
-			return err
-		}
-		one, err := find(s, buildID)
+		one, err := v.find(ctx, buildID)
 		switch {
 		case err != nil:
 			return err
@@ -92,7 +93,9 @@ func (v *Versions) Wait(ctx context.Context, buildID string, out io.Writer) erro
 		said = one.Open
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d open jobs keep to version %s still: %w", one.Open, buildID, context.Cause(ctx))
+			return ctx.Err()
+		case <-over:
+			return fmt.Errorf("%d open jobs keep to version %s still", one.Open, buildID)
 		case <-look.C:
 		}
 	}
@@ -104,9 +107,6 @@ func (v *Versions) MoveToCurrent(ctx context.Context, buildID string, out io.Wri
 	if err != nil {
 		return err
 	}
-	if _, err := find(s, buildID); err != nil {
-		return err
-	}
 	if s.Current == "" || s.Current == buildID {
 		return fmt.Errorf("choose another current version first: comfyd temporal versions current BUILD_ID")
 	}
@@ -115,10 +115,17 @@ func (v *Versions) MoveToCurrent(ctx context.Context, buildID string, out io.Wri
 	return err
 }
 
-func find(s *rollout.Status, buildID string) (rollout.Version, error) {
-	for _, v := range s.Versions {
-		if v.BuildID == buildID {
-			return v, nil
+// find asks Temporal about one version.
+func (v *Versions) find(ctx context.Context, buildID string) (rollout.Version, error) {
+	ctx, done := context.WithTimeout(ctx, versionsTimeout)
+	defer done()
+	s, err := v.Status(ctx)
+	if err != nil {
+		return rollout.Version{}, err
+	}
+	for _, one := range s.Versions {
+		if one.BuildID == buildID {
+			return one, nil
 		}
 	}
 	return rollout.Version{}, fmt.Errorf("no worker of version %q has asked Temporal for work yet; comfyd temporal versions lists those that have", buildID)
