@@ -29,6 +29,9 @@ build-slim: ## bin/comfyd-slim, for a Temporal cluster of your own: a tenth of t
 lint: ## gofmt, vet, staticcheck, workflowcheck
 	@scripts/lint.sh
 
+histories: ## Record the histories of a release that is about to be tagged: make histories VERSION=v1.2.3
+	@scripts/histories.sh record $(VERSION)
+
 fuzz: ## Fuzz the graph parser for a minute
 	cd comfy && $(GO) test -run '^$$' -fuzz FuzzParseGraph -fuzztime 60s .
 
@@ -38,4 +41,4 @@ load: ## 1,000 jobs at once: memory, fairness, many waiting; prints a table of t
 clean: ## Remove what was built (data stays)
 	rm -rf bin demo
 
-.PHONY: help demo test faults comfyui build build-slim lint fuzz load clean
+.PHONY: help demo test faults comfyui build build-slim lint histories fuzz load clean

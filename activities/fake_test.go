@@ -128,6 +128,8 @@ type bench struct {
 	closed bool          // what Temporal says of the job
 	ahead  time.Duration // the worker's clock
 	log    *logtest.Hook
+	all    *activities.Activities
+	others []backend.Pool // that other workers serve
 }
 
 // newBench has more pools behind the first.
@@ -139,10 +141,12 @@ func newBench(t *testing.T, more ...backend.Backend) *bench {
 	b.log = hook
 	a := activities.New(activities.Options{
 		Backends: append([]backend.Backend{b.double}, more...), Store: b.store, Log: log, Wait: time.Second,
-		Limits: activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
-		Closed: func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
-		Now:    func() time.Time { return time.Now().Add(b.ahead) },
+		Limits:    activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
+		Closed:    func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
+		Now:       func() time.Time { return time.Now().Add(b.ahead) },
+		Elsewhere: func(context.Context) ([]backend.Pool, error) { return b.others, nil },
 	})
+	b.all = a
 	for name, f := range map[string]any{comfy.ActivityLook: a.Look, comfy.ActivityWarmUp: a.WarmUp, comfy.ActivityPrompt: a.Prompt, comfy.ActivityStop: a.Stop, comfy.ActivityCollect: a.Collect} {
 		b.env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}

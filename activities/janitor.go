@@ -23,6 +23,7 @@ type cleanup struct {
 	backend  backend.Backend
 	handle   backend.Handle
 	files    []backend.File
+	ended    bool // well: its outputs are to be collected
 }
 
 // janitor removes a job's files from its backend once the job is closed: not sooner, because an attempt whose result
@@ -80,6 +81,18 @@ func (j *janitor) clean(ctx context.Context, c cleanup) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	delete(j.todo, c.handle.PromptID)
+}
+
+// uncollected tells whether the files of a prompt that has ended well wait for their job's end.
+func (j *janitor) uncollected() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, c := range j.todo {
+		if c.ended {
+			return true
+		}
+	}
+	return false
 }
 
 // close looks once more and stops.

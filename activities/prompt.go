@@ -18,6 +18,10 @@ import (
 // progress tick: one that is inside a long node ends later by itself, and its result is thrown away.
 const cancelTimeout = 15 * time.Second
 
+// handOver is how long after the end of an attempt whose worker stops the next one may begin. It says so itself, because
+// the pauses of the retry policy grow with each attempt, and a job may see many workers go.
+const handOver = 50 * time.Millisecond
+
 // stopTimeout bounds one attempt of Stop.
 const stopTimeout = 25 * time.Second
 
@@ -80,10 +84,8 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 	run, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	go func() {
-		select {
-		case <-activity.GetWorkerStopChannel(ctx): // sooner than the context, which ends after the worker's patience
+		if a.drain.stopping(ctx, in.Placement.Pool.Name, run.Done()) {
 			stop(errStopping)
-		case <-run.Done():
 		}
 	}()
 	rec := newRecorder(run, a.o.Store, comfy.OutputPrefix(in.Job.ID), in.Earlier)
@@ -94,7 +96,7 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 		err = a.slim(run, out, in.Job.ID)
 	}
 	if out != nil {
-		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: in.Job.execution()})
+		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: in.Job.execution(), ended: true})
 	} else if h := rec.handle(); h != nil {
 		a.janitor.later(cleanup{backend: b, handle: *h, workflow: in.Job.execution()})
 	}
@@ -148,7 +150,8 @@ func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend
 	default:
 		closed, err := a.o.Closed(context.WithoutCancel(ctx), in.Job.execution())
 		if err != nil || !closed {
-			return again(&backend.Error{Code: comfy.BackendLost, Message: "the worker that carried the job has stopped", Cause: cause})
+			rec.last()
+			return againIn(handOver, &backend.Error{Code: comfy.BackendLost, Message: "the worker that carried the job has stopped", Cause: cause})
 		}
 		if h := rec.handle(); h != nil {
 			_ = a.halt(ctx, b, *h, cancelTimeout) // nobody is left to be told

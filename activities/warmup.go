@@ -55,7 +55,7 @@ func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
 		case <-wait.Done():
 			return nil, again(err)
 		case <-activity.GetWorkerStopChannel(ctx):
-			return nil, again(err)
+			return nil, againIn(handOver, err)
 		case <-look.C:
 		}
 		if place, err = a.place(ctx, job, p); place != nil || !errors.Is(err, errWait) {
@@ -90,7 +90,7 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	var refused *backend.Error
 	var queue, avoided *backend.Pool // well, but full; well, but has just lost the job
 	want := backend.WantOf(&job.Request)
-	for _, b := range a.o.Backends {
+	for _, b := range a.own() {
 		if !want.Fits(b.Pool()) {
 			continue
 		}
@@ -130,6 +130,14 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	return nil, &backend.Error{Code: comfy.BackendUnavailable, Message: strings.Join(orNone(waits, want), "; "), Cause: errWait}
 }
 
+// own are the backends on which this worker places jobs: none while it drains.
+func (a *Activities) own() []backend.Backend {
+	if a.drain.running() {
+		return nil
+	}
+	return a.o.Backends
+}
+
 // reason is what a backend says of itself, without the code before it.
 func reason(err error) string {
 	var be *backend.Error
@@ -139,7 +147,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// elsewhere finds a pool that only other workers serve.
+// elsewhere finds a pool that only other workers serve; while this one drains, any that another serves.
 func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 	if a.o.Elsewhere == nil {
 		return nil
@@ -153,7 +161,7 @@ func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 	var avoided *backend.Pool
 	for _, p := range pools {
 		switch {
-		case !want.Fits(p) || a.backend(p.Name) != nil:
+		case !want.Fits(p) || a.backend(p.Name) != nil && !a.drain.running():
 		case p.Name == job.Avoid:
 			avoided = &p
 		default:

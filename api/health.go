@@ -46,7 +46,7 @@ type readiness struct {
 // readyz is GET /readyz: jobs can be taken and run. 503 when one part is down.
 func (s *Server) readyz(c *fiber.Ctx) error {
 	body := s.readyNow()
-	if s.draining.Err() != nil {
+	if s.leaving.Load() || s.draining.Err() != nil {
 		body.Status = "stopping"
 	}
 	if body.Status != "ok" {

@@ -58,6 +58,7 @@ type Server struct {
 	endLife  context.CancelFunc
 	draining context.Context
 	drain    context.CancelFunc
+	leaving  atomic.Bool // soon
 	lingers  sync.WaitGroup
 	// background are the goroutines that no request waits for to their end; they end with life.
 	background sync.WaitGroup
@@ -133,6 +134,9 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 	return nil
 }
+
+// Leave says in /readyz that the server is about to stop, so that new clients go elsewhere. It goes on serving.
+func (s *Server) Leave() { s.leaving.Store(true) }
 
 // Shutdown stops listening, lets requests end, and returns when all have, or with ctx's error when it ends first.
 // Requests that wait for a job's end are answered at once.

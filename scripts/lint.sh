@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, vet, staticcheck and Temporal's determinism check, for both modules; black and pyflakes for the Modal app.
+# Formatting, vet, staticcheck and Temporal's determinism check, for both modules; the histories of releases; black and pyflakes for the Modal app.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unformatted=$(gofmt -l $(git ls-files '*.go'))
@@ -9,6 +9,7 @@ go vet ./...
 go tool -modfile=tools/go.mod staticcheck ./...
 (cd comfy && go tool -modfile=../tools/go.mod staticcheck ./...)
 go tool -modfile=tools/go.mod workflowcheck ./workflows/...
+scripts/histories.sh check
 python=$(scripts/modal.sh)
 "$python" -m black --check --line-length 120 modal internal/fakemodal
 "$python" -m pyflakes modal internal/fakemodal

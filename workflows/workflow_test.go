@@ -88,6 +88,7 @@ func newEnv(t *testing.T, s *script) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestWorkflowEnvironment()
+	env.SetTestTimeout(time.Minute) // of real time, beside others on two cores
 	env.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
 	env.RegisterActivityWithOptions(s.Look, activity.RegisterOptions{Name: comfy.ActivityLook})
 	env.RegisterActivityWithOptions(s.WarmUp, activity.RegisterOptions{Name: comfy.ActivityWarmUp})

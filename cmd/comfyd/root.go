@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -81,6 +83,9 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 		select {
 		case <-cmd.Context().Done():
 			log.Info("stopping; jobs that run go on at the next start")
+			again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			a.Drain(again)
+			stop()
 		case err = <-a.Failed():
 		}
 		ctx, done := context.WithTimeout(context.Background(), stopTimeout)

@@ -14,7 +14,7 @@ import (
 
 // temporalCommand is `comfyd temporal`, for a Temporal cluster that is not embedded.
 func temporalCommand() *cobra.Command {
-	c := &cobra.Command{Use: "temporal", Short: "Prepare a Temporal cluster", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "temporal", Short: "Prepare a Temporal cluster, and roll new versions out on it", Args: cobra.NoArgs}
 	var update bool
 	setup := &cobra.Command{
 		Use: "setup", Short: "Register the namespace and comfyd's search attributes on the cluster of TEMPORAL_ADDRESS", Args: cobra.NoArgs,
@@ -30,7 +30,7 @@ func temporalCommand() *cobra.Command {
 		},
 	}
 	setup.Flags().BoolVar(&update, "update-retention", false, "change the retention of a namespace that exists to COMFYD_RETENTION")
-	c.AddCommand(setup)
+	c.AddCommand(setup, versionsCommand(), replayCommand())
 	return c
 }
 

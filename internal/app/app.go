@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -45,6 +46,8 @@ type App struct {
 	log     logrus.FieldLogger
 
 	undo     []func(context.Context)
+	worker   *worker.Worker // nil in the role api
+	api      *api.Server    // nil in the role worker
 	failed   chan error
 	listener net.Listener
 
@@ -121,19 +124,35 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if a.role != API {
 		w := worker.New(worker.Options{
 			Client: temporal, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
-			Sweep:     worker.SweepOptions{Namespace: a.namespace, Store: blobs},
-			GoneAfter: time.Duration(a.config.PoolTimeout),
-			Fatal:     func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
+			Sweep:      worker.SweepOptions{Namespace: a.namespace, Store: blobs},
+			GoneAfter:  time.Duration(a.config.PoolTimeout),
+			Deployment: worker.Deployment{Name: a.config.Deployment, BuildID: cmp.Or(a.config.BuildID, a.version)},
+			Drain:      func(p backend.Pool) time.Duration { return a.config.Drain(p.Kind) },
+			Fatal:      func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
 		})
 		if err := w.Start(); err != nil {
 			return err
 		}
 		a.later(w.Stop)
+		a.worker = w
 	}
 	if a.role != Worker {
 		return a.serve(temporal, blobs, directory, limits)
 	}
 	return nil
+}
+
+// Drain takes no more prompts and follows those that run, where the settings say so, until they have ended, their time is
+// over or ctx ends. The API goes on; its /readyz says that it is stopping. Stop is to follow.
+func (a *App) Drain(ctx context.Context) {
+	if a.worker == nil || a.worker.Drains() == 0 {
+		return
+	}
+	if a.api != nil {
+		a.api.Leave()
+	}
+	a.log.Infof("no more jobs are taken; those that run have up to %s to end (COMFYD_DRAIN_TIMEOUT), a second signal ends the wait", a.worker.Drains())
+	a.worker.Drain(ctx)
 }
 
 // Stop takes down what Start has brought up, last first. Jobs that run go on when comfyd is started again.
@@ -186,6 +205,7 @@ func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catal
 	if err != nil {
 		return fmt.Errorf("starting the API: %w", err)
 	}
+	a.api = s
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

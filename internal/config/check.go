@@ -88,12 +88,34 @@ func (c *Config) checkTimes() error {
 			return &Error{d.name, time.Duration(d.d).String(), fmt.Sprintf("from %s to %s", d.min, d.max)}
 		}
 	}
+	if d := c.DrainTimeout; d != nil && (*d < 0 || time.Duration(*d) > 25*time.Hour) {
+		return &Error{"COMFYD_DRAIN_TIMEOUT", time.Duration(*d).String(), "from 0s (let go at once) to 25h"}
+	}
+	return c.checkDeployment()
+}
+
+// checkDeployment keeps to what Temporal takes as names: a dot in a deployment's, and a colon in either, is its own.
+func (c *Config) checkDeployment() error {
+	switch {
+	case c.Deployment == "" && c.BuildID != "":
+		return &Error{"COMFYD_DEPLOYMENT", "", "it goes together with COMFYD_BUILD_ID: the name of the deployment, such as comfyd"}
+	case c.Deployment == "":
+		return nil
+	case c.Embedded():
+		return &Error{"COMFYD_DEPLOYMENT", c.Deployment, "only with TEMPORAL_ADDRESS: the embedded Temporal has one comfyd, and so one version"}
+	case !deploymentName.MatchString(c.Deployment):
+		return &Error{"COMFYD_DEPLOYMENT", c.Deployment, "up to 60 letters, digits, dashes and underscores"}
+	case c.BuildID != "" && !buildID.MatchString(c.BuildID):
+		return &Error{"COMFYD_BUILD_ID", c.BuildID, "up to 60 letters, digits, dots, dashes, underscores and plus signs, such as v1.2.3"}
+	}
 	return nil
 }
 
 var (
-	siteName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
-	modalName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+	siteName       = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+	deploymentName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$`)
+	buildID        = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$`)
+	modalName      = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
 )
 
 func (c *Config) checkModal() error {

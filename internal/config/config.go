@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caarlos0/env/v11"
 	"github.com/joho/godotenv"
@@ -53,6 +54,11 @@ type Config struct {
 	RunTimeout   Duration `env:"COMFYD_RUN_TIMEOUT" envDefault:"30m"`
 	StallTimeout Duration `env:"COMFYD_STALL_TIMEOUT" envDefault:"10m"`
 	PoolTimeout  Duration `env:"COMFYD_POOL_TIMEOUT" envDefault:"1m"`
+
+	DrainTimeout *Duration `env:"COMFYD_DRAIN_TIMEOUT"` // nil: see Drain
+	// Deployment turns Temporal's worker versioning on, under this name; BuildID is the version, of the binary by default.
+	Deployment string `env:"COMFYD_DEPLOYMENT"`
+	BuildID    string `env:"COMFYD_BUILD_ID"`
 
 	TemporalAddress   string `env:"TEMPORAL_ADDRESS"`
 	TemporalNamespace string `env:"TEMPORAL_NAMESPACE" envDefault:"default"`
@@ -174,6 +180,22 @@ func explain(err error, vars map[string]string) error {
 
 // Embedded tells whether Temporal runs in this process.
 func (c *Config) Embedded() bool { return c.TemporalAddress == "" }
+
+// drainLocal is how long a stop waits for the prompts of a ComfyUI that stops with comfyd: most end within it, and service
+// managers wait longer.
+const drainLocal = 30 * time.Second
+
+// Drain is how long a worker that stops follows the prompts that run on a kind of backend to their end. Where nothing is
+// set, only those of a local ComfyUI are worth a wait: they would be lost, and those of the others run on.
+func (c *Config) Drain(kind string) time.Duration {
+	switch {
+	case c.DrainTimeout != nil:
+		return time.Duration(*c.DrainTimeout)
+	case kind == "local":
+		return drainLocal
+	}
+	return 0
+}
 
 // secrets reads the API keys and the signing key, or makes them.
 func (c *Config) secrets() error {

@@ -52,6 +52,10 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		"open to all":   {map[string]string{"COMFYD_LISTEN": "0.0.0.0:8080"}, []string{"COMFYD_LISTEN", "0.0.0.0:8080", "COMFYD_API_KEYS"}},
 		"temporal open": {map[string]string{"COMFYD_TEMPORAL_LISTEN": "0.0.0.0:7233"}, []string{"COMFYD_TEMPORAL_LISTEN", "loopback"}},
 		"store":         {map[string]string{"TEMPORAL_ADDRESS": "t:7233"}, []string{"COMFYD_STORE_URL", "s3://"}},
+		"drain":         {map[string]string{"COMFYD_DRAIN_TIMEOUT": "-1s"}, []string{"COMFYD_DRAIN_TIMEOUT", "-1s", "25h"}},
+		"deployment":    {map[string]string{"TEMPORAL_ADDRESS": "t:7233", "COMFYD_STORE_URL": "s3://b", "COMFYD_DEPLOYMENT": "my.app"}, []string{"COMFYD_DEPLOYMENT", "my.app", "dashes"}},
+		"embedded":      {map[string]string{"COMFYD_DEPLOYMENT": "comfyd"}, []string{"COMFYD_DEPLOYMENT", "comfyd", "TEMPORAL_ADDRESS"}},
+		"build alone":   {map[string]string{"COMFYD_BUILD_ID": "v1"}, []string{"COMFYD_DEPLOYMENT", "COMFYD_BUILD_ID"}},
 		"half a TLS":    {map[string]string{"COMFYD_TLS_CERT": "x.pem"}, []string{"COMFYD_TLS_CERT", "COMFYD_TLS_KEY"}},
 		"level":         {map[string]string{"COMFYD_LOG_LEVEL": "loud"}, []string{"COMFYD_LOG_LEVEL", "loud", "debug"}},
 		"format":        {map[string]string{"COMFYD_LOG_FORMAT": "xml"}, []string{"COMFYD_LOG_FORMAT", "xml", "json"}},
@@ -155,6 +159,19 @@ func TestTemporalAlone(t *testing.T) {
 }
 
 // TestEverySettingIsInTheReadme: nobody should have to read the code for one.
+// TestDrain: by default only what would be lost is waited for.
+func TestDrain(t *testing.T) {
+	for value, want := range map[string]struct{ local, url time.Duration }{
+		"": {30 * time.Second, 0}, "0s": {0, 0}, "2h": {2 * time.Hour, 2 * time.Hour},
+	} {
+		c, err := Parse(map[string]string{"COMFYD_DRAIN_TIMEOUT": value})
+		require.NoError(t, err)
+		require.Equal(t, want.local, c.Drain("local"), value)
+		require.Equal(t, want.url, c.Drain("url"), value)
+		require.Equal(t, want.url, c.Drain("modal"), value)
+	}
+}
+
 func TestEverySettingIsInTheReadme(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	require.NoError(t, err)

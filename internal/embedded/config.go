@@ -101,6 +101,10 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		// A deleted job is forgotten when the queue has noted that the job's end was worked on; every 30 s by default.
 		dynamicconfig.TransferProcessorUpdateAckInterval.Key(): time.Second,
 
+		// A poll that is open when the worker stops is ended by the server. Otherwise a task handed to it in that moment is
+		// lost, and comes again after its timeout only: at the next start somebody would wait for it.
+		dynamicconfig.EnableCancelWorkerPollsOnShutdown.Key(): true,
+
 		// 512 each by default: half of all goroutines of an idle server.
 		dynamicconfig.TransferProcessorSchedulerWorkerCount.Key():   queueWorkers,
 		dynamicconfig.TimerProcessorSchedulerWorkerCount.Key():      queueWorkers,
