@@ -12,6 +12,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 // cancelTimeout bounds how long a prompt that must stop is waited for. ComfyUI can stop only between nodes or at a
@@ -161,7 +162,7 @@ func (a *Activities) halt(ctx context.Context, b backend.Backend, h backend.Hand
 	if err == nil {
 		return nil
 	}
-	log := a.o.Log.WithError(err).WithField("call_id", h.JobID)
+	log := logs.In(ctx, a.o.Log).WithError(err).WithField(logs.CallID, h.JobID)
 	if !b.Pool().Metered {
 		log.Warn("the prompt could not be stopped in time; what it makes is thrown away")
 		return nil
