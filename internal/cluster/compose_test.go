@@ -34,7 +34,7 @@ func ours(s types.ServiceConfig) bool { return s.Build != nil }
 
 func services(t *testing.T) types.Services {
 	all := cluster.Project(t).Services
-	require.Len(t, all, 11)
+	require.Len(t, all, 13)
 	return all
 }
 
@@ -128,6 +128,8 @@ func TestComposeIsHardened(t *testing.T) {
 			case "proxy":
 			case "temporal-ui":
 				require.Equal(t, "127.0.0.1", p.HostIP, "the UI has no login")
+			case "grafana":
+				require.Equal(t, "127.0.0.1", p.HostIP, "one password for everybody, and no TLS")
 			default:
 				t.Errorf("%s publishes port %s", name, p.Published)
 			}
@@ -144,7 +146,7 @@ func TestComposeIsHardened(t *testing.T) {
 			require.Equal(t, want, s.DependsOn[d].Condition, "%s waits for %s", name, d)
 		}
 	}
-	for _, name := range []string{"postgres", "temporal", "s3"} {
+	for _, name := range []string{"postgres", "temporal", "s3", "prometheus"} {
 		require.Equal(t, []string{"inside"}, slices.Collect(maps.Keys(all[name].Networks)), "nobody outside reaches %s", name)
 	}
 	require.True(t, bool(cluster.Project(t).Networks["inside"].Internal))
@@ -163,7 +165,7 @@ func TestComposeRunsCommandsThatExist(t *testing.T) {
 	for name, s := range services(t) {
 		for _, v := range s.Volumes {
 			if v.Type == types.VolumeTypeBind {
-				require.FileExists(t, first(v.Source, filepath.Join(v.Source, "temporal.sh")), "%s mounts it", name)
+				require.FileExists(t, first(v.Source, filepath.Join(v.Source, sample[filepath.Base(v.Source)])), "%s mounts it", name)
 			}
 		}
 		if len(s.Entrypoint) == 2 {
@@ -186,6 +188,9 @@ func TestComposeRunsCommandsThatExist(t *testing.T) {
 		}
 	}
 }
+
+// sample is a file of each folder that services mount.
+var sample = map[string]string{"deploy": "temporal.sh", "monitoring": "prometheus.yml"}
 
 func first(file, otherwise string) string {
 	if i, err := os.Stat(file); err == nil && !i.IsDir() {
