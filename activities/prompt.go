@@ -85,9 +85,9 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 		err = a.slim(run, out, in.Job.ID)
 	}
 	if out != nil {
-		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: in.Job.execution()})
+		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: in.Job.execution(), about: logs.Of(ctx)})
 	} else if h := rec.handle(); h != nil {
-		a.janitor.later(cleanup{backend: b, handle: *h, workflow: in.Job.execution()})
+		a.janitor.later(cleanup{backend: b, handle: *h, workflow: in.Job.execution(), about: logs.Of(ctx)})
 	}
 	switch {
 	case err == nil:
@@ -186,6 +186,6 @@ func (a *Activities) Stop(ctx context.Context, in PromptInput) error {
 	if err := a.halt(ctx, b, h, stopTimeout); err != nil {
 		return again(err)
 	}
-	a.janitor.later(cleanup{backend: b, handle: h, workflow: in.Job.execution()})
+	a.janitor.later(cleanup{backend: b, handle: h, workflow: in.Job.execution(), about: logs.Of(ctx)})
 	return nil
 }

@@ -49,7 +49,7 @@ func TestMetrics(t *testing.T) {
 	p.until(`max(comfyd_ready{part="backend"})`, is(0))
 	require.Equal(t, 503, o.do("GET", "/readyz", nil).code)
 	cold := o.submit(map[string]any{"workflow": graph(1, "cold")})
-	time.Sleep(1100 * time.Millisecond) // less counts as the step's own cost
+	<-time.After(1100 * time.Millisecond) // a shorter wait counts as the step's own cost
 	o.comfy.Start()
 	require.Equal(t, "COMPLETED", o.finish(cold)["status"])
 

@@ -54,8 +54,8 @@ func New(o Options) (*Telemetry, error) {
 			Name: "comfyd_store_errors_total", Help: "Calls of the store that failed; a missing object is no failure.",
 		}, []string{"operation"}),
 		lines: auto.NewCounterVec(prometheus.CounterOpts{
-			Name: "comfyd_log_lines_total", Help: "Lines in the log at level warning and above.",
-		}, []string{"level"}),
+			Name: "comfyd_log_lines_total", Help: "Lines in the log at level warning and above; source is comfyd, or temporal for what Temporal's server and SDK say.",
+		}, []string{"level", "source"}),
 		failedScrape: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "comfyd_scrape_errors_total", Help: "Questions that a scrape asked and nobody answered; their metric is left out then.",
 		}, []string{"metric"}),
@@ -68,7 +68,8 @@ func New(o Options) (*Telemetry, error) {
 		return nil, err
 	}
 	for _, level := range []string{"warning", "error"} { // so that the first one is an increase
-		t.lines.WithLabelValues(level)
+		t.lines.WithLabelValues(level, "comfyd")
+		t.lines.WithLabelValues(level, "temporal")
 	}
 	t.temporal, err = temporalMetrics(r)
 	return t, err
@@ -94,8 +95,13 @@ func (lineHook) Levels() []logrus.Level {
 	return []logrus.Level{logrus.WarnLevel, logrus.ErrorLevel, logrus.FatalLevel, logrus.PanicLevel}
 }
 
-// Fire implements [logrus.Hook].
+// Fire implements [logrus.Hook]. Temporal's SDK logs each activity that fails as an error, also for a node's exception, so
+// its lines are told apart: they name the worker.
 func (h lineHook) Fire(e *logrus.Entry) error {
-	h.lines.WithLabelValues(e.Level.String()).Inc()
+	source := "comfyd"
+	if _, sdk := e.Data["worker_id"]; sdk || e.Data["component"] == "temporal" {
+		source = "temporal"
+	}
+	h.lines.WithLabelValues(e.Level.String(), source).Inc()
 	return nil
 }

@@ -184,7 +184,9 @@ func TestLinesAreCounted(t *testing.T) {
 	l.AddHook(tel.LogHook())
 	logs.In(logs.With(t.Context(), logs.About{CallID: "j"}), l).Error("x")
 	l.Info("x")
-	require.Contains(t, page(t, tel), `comfyd_log_lines_total{level="error"} 1`)
+	logs.Temporal(l).Error("Activity error.", "WorkerID", "w")
+	require.Contains(t, page(t, tel), `comfyd_log_lines_total{level="error",source="comfyd"} 1`)
+	require.Contains(t, page(t, tel), `comfyd_log_lines_total{level="error",source="temporal"} 1`)
 	require.NotContains(t, page(t, tel), `level="info"`)
 }
 
