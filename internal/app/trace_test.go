@@ -169,7 +169,9 @@ func TestTrace(t *testing.T) {
 
 // leaves are the ways through a tree to its ends, each once, without what a warm-up may have to ask a server for.
 func leaves(tree string) (all []string) {
-	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(tree), "\n"), func(l string) bool { return strings.Contains(l, "GET /object_info") || strings.Contains(l, "GET /system_stats") })
+	lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(tree), "\n"), func(l string) bool {
+		return strings.Contains(l, "GET /object_info") || strings.Contains(l, "GET /system_stats")
+	})
 	depth := func(i int) int {
 		if i == len(lines) {
 			return -1
