@@ -189,6 +189,40 @@ func TestComposeRunsCommandsThatExist(t *testing.T) {
 	}
 }
 
+// TestPrometheusScrapesWhatThereIs: each process of ours that runs on, at the port where it has its metrics, and Grafana
+// finds Prometheus and the dashboard.
+func TestPrometheusScrapesWhatThereIs(t *testing.T) {
+	all, monitoring := services(t), filepath.Join(cluster.Root(), "deploy", "monitoring")
+	raw, err := os.ReadFile(filepath.Join(monitoring, "prometheus.yml"))
+	require.NoError(t, err)
+	var targets, ports []string
+	for _, m := range regexp.MustCompile(`([a-z]+-\d):(\d+)`).FindAllStringSubmatch(string(raw), -1) {
+		targets, ports = append(targets, m[1]), append(ports, m[2])
+	}
+	var want []string
+	for name, s := range all {
+		if ours(s) && endless(s) {
+			want = append(want, name)
+			require.Equal(t, "0.0.0.0:"+ports[0], *s.Environment["COMFYD_METRICS_LISTEN"], name)
+		}
+	}
+	require.ElementsMatch(t, want, targets)
+	require.Len(t, slices.Compact(ports), 1)
+
+	source, err := os.ReadFile(filepath.Join(monitoring, "grafana", "provisioning", "datasources", "prometheus.yml"))
+	require.NoError(t, err)
+	require.Contains(t, string(source), "http://prometheus:9090")
+	provider, err := os.ReadFile(filepath.Join(monitoring, "grafana", "provisioning", "dashboards", "comfyd.yml"))
+	require.NoError(t, err)
+	require.Contains(t, string(provider), "/etc/comfyd/grafana/dashboards")
+	for _, v := range append(all["grafana"].Volumes, all["prometheus"].Volumes...) {
+		if v.Type == types.VolumeTypeBind {
+			require.Equal(t, "/etc/comfyd", v.Target)
+			require.True(t, v.ReadOnly)
+		}
+	}
+}
+
 // sample is a file of each folder that services mount.
 var sample = map[string]string{"deploy": "temporal.sh", "monitoring": "prometheus.yml"}
 
