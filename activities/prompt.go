@@ -12,6 +12,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 // cancelTimeout bounds how long a prompt that must stop is waited for. ComfyUI can stop only between nodes or at a
@@ -96,9 +97,9 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 		err = a.slim(run, out, in.Job.ID)
 	}
 	if out != nil {
-		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: in.Job.execution(), ended: true})
+		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: in.Job.execution(), ended: true, about: logs.Of(ctx)})
 	} else if h := rec.handle(); h != nil {
-		a.janitor.later(cleanup{backend: b, handle: *h, workflow: in.Job.execution()})
+		a.janitor.later(cleanup{backend: b, handle: *h, workflow: in.Job.execution(), about: logs.Of(ctx)})
 	}
 	switch {
 	case err == nil:
@@ -177,7 +178,7 @@ func (a *Activities) halt(ctx context.Context, b backend.Backend, h backend.Hand
 	if err == nil {
 		return nil
 	}
-	log := a.o.Log.WithError(err).WithField("call_id", h.JobID)
+	log := logs.In(ctx, a.o.Log).WithError(err).WithField(logs.CallID, h.JobID)
 	if handsBack(ctx, err) {
 		return err
 	}
@@ -204,6 +205,6 @@ func (a *Activities) Stop(ctx context.Context, in PromptInput) error {
 	if err := a.halt(ctx, b, h, stopTimeout); err != nil {
 		return again(err)
 	}
-	a.janitor.later(cleanup{backend: b, handle: h, workflow: in.Job.execution()})
+	a.janitor.later(cleanup{backend: b, handle: h, workflow: in.Job.execution(), about: logs.Of(ctx)})
 	return nil
 }

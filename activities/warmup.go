@@ -11,6 +11,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 const (
@@ -154,7 +155,7 @@ func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 	}
 	pools, err := a.o.Elsewhere(ctx)
 	if err != nil {
-		a.o.Log.WithError(err).Warn("cannot read which pools other workers serve")
+		logs.In(ctx, a.o.Log).WithError(err).Warn("cannot read which pools other workers serve")
 		return nil
 	}
 	want := backend.WantOf(&job.Request)

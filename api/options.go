@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net/http"
 	"net/url"
 	"regexp"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"go.opentelemetry.io/otel/trace"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
@@ -98,6 +100,13 @@ type Options struct {
 	Retention time.Duration
 	Log       logrus.FieldLogger
 	Version   string
+
+	// Metrics answers GET /metrics; it asks for a key itself. Nil: there is no such address here.
+	Metrics http.Handler
+	// Observed is told of each answer, by the route's template; nil: nobody is.
+	Observed func(route, method string, status int, took time.Duration)
+	// Tracer makes spans of requests; nil makes none.
+	Tracer trace.Tracer
 }
 
 const (

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -35,9 +36,11 @@ type Server struct {
 	catalogs Catalogs
 	log      logrus.FieldLogger
 	app      *fiber.App
-	keys     *keyring
-	signer   *signer
-	now      func() time.Time
+	// templates are the routes, by method and template: what may name a request in a metric.
+	templates map[string]bool
+	keys      *keyring
+	signer    *signer
+	now       func() time.Time
 
 	closed     *closedJobs
 	open       *openJobs

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that the tests need, then every test: a real ComfyUI on the CPU, Modal's real SDKs, a real S3 server, a real
-# Temporal server and PostgreSQL; the Python app of Modal, both Go modules. With the argument "faults" the long form of the
+# Temporal server and PostgreSQL, a real Prometheus; the Python app of Modal, both Go modules. With the argument "faults" the long form of the
 # fault runner instead; more arguments choose its rows: scripts/test.sh faults F3 F12.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,6 +26,8 @@ export COMFYD_TEST_COMFY_CLI=1
 COMFYD_TEST_TEMPORAL=$(scripts/temporal.sh)
 COMFYD_TEST_POSTGRES=$(scripts/postgres.sh) || echo "tests of the production shape are left out: no PostgreSQL"
 export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES
+COMFYD_TEST_PROMETHEUS=$(scripts/prometheus.sh) || echo "tests of the metrics against a real Prometheus are left out: there is none"
+export COMFYD_TEST_PROMETHEUS
 
 if [ "${1:-}" != faults ]; then
   echo "== lint"

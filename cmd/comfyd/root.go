@@ -68,7 +68,7 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 		for _, k := range c.Keys {
 			hide = append(hide, k.Secret)
 		}
-		log := logs.New(logs.Options{Level: c.LogLevel, Format: c.LogFormat, Out: os.Stderr, Hide: append(hide, c.SigningKey)})
+		log := logs.New(logs.Options{Level: c.LogLevel, Format: c.LogFormat, Out: os.Stderr, Hide: append(hide, c.SigningKey, c.MetricsKey)})
 		for _, line := range c.Unknown {
 			log.Warn(line)
 		}
@@ -118,6 +118,9 @@ func greet(cmd *cobra.Command, c *config.Config, a *app.App) {
 		if c.APIKeys == "" {
 			fmt.Fprintf(out, "API key      %s/api-key\n", c.DataDir)
 		}
+	}
+	if a.MetricsAddress() != "" {
+		fmt.Fprintf(out, "Metrics      http://%s/metrics\n", a.MetricsAddress())
 	}
 	if a.TemporalUI != "" {
 		fmt.Fprintf(out, "Temporal UI  http://%s\n", a.TemporalUI)

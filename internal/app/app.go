@@ -22,6 +22,7 @@ import (
 	"github.com/comfyd/comfyd/internal/catalog"
 	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/disk"
+	"github.com/comfyd/comfyd/internal/telemetry"
 	"github.com/comfyd/comfyd/store"
 	"github.com/comfyd/comfyd/worker"
 )
@@ -50,6 +51,10 @@ type App struct {
 	api      *api.Server    // nil in the role worker
 	failed   chan error
 	listener net.Listener
+
+	telemetry *telemetry.Telemetry
+	tracing   *telemetry.Tracing // nil where nobody asked for traces
+	metrics   net.Listener       // nil where COMFYD_METRICS_LISTEN is not set
 
 	namespace   string        // of Temporal
 	namespaceID string        // of that namespace; it stays when the namespace's name is given to another
@@ -98,11 +103,15 @@ func (a *App) Start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	blobs, err := store.Open(ctx, a.config.StoreURL)
+	if err := a.observe(ctx); err != nil {
+		return err
+	}
+	opened, err := store.Open(ctx, a.config.StoreURL)
 	if err != nil {
 		return fmt.Errorf("COMFYD_STORE_URL: %w", err) // not the value: somebody may have put credentials into it
 	}
-	a.later(func(context.Context) { a.note("closing the store", blobs.Close()) })
+	a.later(func(context.Context) { a.note("closing the store", opened.Close()) })
+	blobs := a.telemetry.Store(opened)
 	temporal, err := a.temporal(ctx)
 	if err != nil {
 		return err
@@ -135,6 +144,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		}
 		a.later(w.Stop)
 		a.worker = w
+		a.sampleBackends(backends)
 	}
 	if a.role != Worker {
 		return a.serve(temporal, blobs, directory, limits)
@@ -189,7 +199,7 @@ func (a *App) listen() error {
 	return nil
 }
 
-func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catalog.Directory, limits activities.Limits) error {
+func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *catalog.Directory, limits activities.Limits) error {
 	var keys []api.Key
 	for _, k := range a.config.Keys {
 		keys = append(keys, api.Key{Tenant: k.Tenant, Secret: k.Secret})
@@ -201,11 +211,13 @@ func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catal
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
 		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
 		Retention: a.retention, Version: a.version, Log: a.log,
+		Metrics: a.metricsOfAPI(), Observed: a.telemetry.Request, Tracer: a.tracerOfAPI(),
 	})
 	if err != nil {
 		return fmt.Errorf("starting the API: %w", err)
 	}
 	a.api = s
+	a.sampleJobs(temporal, directory, s)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

@@ -66,6 +66,9 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 		}
 	}
 	options.Logger = logs.Temporal(a.log)
+	if err := a.telemetry.Connect(&options, a.tracing); err != nil {
+		return nil, err
+	}
 	ctx, done := context.WithTimeout(ctx, dialTimeout)
 	defer done()
 	c, err := connect(ctx, options)

@@ -84,9 +84,9 @@ func setUp(t *testing.T, c *cluster.Cluster) {
 
 	setup := []string{"temporal", "setup"}
 	for _, role := range []string{"api", "worker"} {
-		fails("comfyd temporal setup", role+"-1", []string{role}, "TEMPORAL_NAMESPACE=nowhere", "COMFYD_LISTEN=127.0.0.1:0")
+		fails("comfyd temporal setup", role+"-1", []string{role}, "TEMPORAL_NAMESPACE=nowhere", "COMFYD_LISTEN=127.0.0.1:0", "COMFYD_METRICS_LISTEN=127.0.0.1:0")
 		require.Eventually(t, func() bool { // the server learns of a namespace within seconds
-			said, err := c.Try(ctx, role+"-1", []string{role}, "TEMPORAL_NAMESPACE=bare", "COMFYD_LISTEN=127.0.0.1:0")
+			said, err := c.Try(ctx, role+"-1", []string{role}, "TEMPORAL_NAMESPACE=bare", "COMFYD_LISTEN=127.0.0.1:0", "COMFYD_METRICS_LISTEN=127.0.0.1:0")
 			return err != nil && strings.Contains(said, "lacks comfyd's search attributes; add them once with `comfyd temporal setup`")
 		}, time.Minute, 100*time.Millisecond)
 	}

@@ -63,11 +63,27 @@ func (c *Config) check() error {
 	if err := c.checkTimes(); err != nil {
 		return err
 	}
+	if err := c.checkTelemetry(); err != nil {
+		return err
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		return &Error{"COMFYD_LOG_LEVEL", c.LogLevel, "debug, info, warn or error"}
 	}
 	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
 		return &Error{"COMFYD_LOG_FORMAT", c.LogFormat, "text or json"}
+	}
+	return nil
+}
+
+// checkTelemetry leaves OTEL_TRACES_EXPORTER=otlp and none; what else it may be elsewhere is not there here.
+func (c *Config) checkTelemetry() error {
+	for name, p := range map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": c.TracesProtocol, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": c.TracesOnlyProtocol} {
+		if p != "" && p != "grpc" && p != "http/protobuf" {
+			return &Error{name, p, "grpc or http/protobuf"}
+		}
+	}
+	if !slices.Contains([]string{"", "otlp", "none"}, c.TracesExporter) {
+		return &Error{"OTEL_TRACES_EXPORTER", c.TracesExporter, "otlp, which OTEL_EXPORTER_OTLP_ENDPOINT turns on, or none"}
 	}
 	return nil
 }
@@ -138,13 +154,16 @@ func (c *Config) checkAddresses() error {
 	if c.TemporalAddress == "" {
 		addresses["COMFYD_TEMPORAL_LISTEN"], addresses["COMFYD_TEMPORAL_UI_LISTEN"] = c.TemporalListen, c.TemporalUIListen
 	}
+	if c.MetricsListen != "" {
+		addresses["COMFYD_METRICS_LISTEN"] = c.MetricsListen
+	}
 	for _, name := range slices.Sorted(maps.Keys(addresses)) {
 		a := addresses[name]
 		host, _, err := net.SplitHostPort(a)
 		if err != nil {
 			return &Error{name, a, "host:port, such as 127.0.0.1:8080"}
 		}
-		if name != "COMFYD_LISTEN" && !loopback(host) {
+		if strings.HasPrefix(name, "COMFYD_TEMPORAL") && !loopback(host) {
 			return &Error{name, a, "a loopback address: Temporal and its UI have no login of their own here"}
 		}
 		if name == "COMFYD_LISTEN" && !loopback(host) && c.APIKeys == "" {

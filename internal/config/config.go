@@ -68,6 +68,17 @@ type Config struct {
 	LogLevel  string `env:"COMFYD_LOG_LEVEL" envDefault:"info"`
 	LogFormat string `env:"COMFYD_LOG_FORMAT" envDefault:"text"`
 
+	MetricsListen string `env:"COMFYD_METRICS_LISTEN"`
+	MetricsKey    string `env:"COMFYD_METRICS_KEY"`
+	GPUPrices     Prices `env:"COMFYD_GPU_PRICES"`
+
+	// Whether there are traces, and how they travel; the rest of OTEL_* is read by OpenTelemetry's library.
+	TracesExporter     string `env:"OTEL_TRACES_EXPORTER"`
+	TracesEndpoint     string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+	TracesOnlyEndpoint string `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"`
+	TracesProtocol     string `env:"OTEL_EXPORTER_OTLP_PROTOCOL" envDefault:"http/protobuf"`
+	TracesOnlyProtocol string `env:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"`
+
 	// Keys and the signing key, as found or made.
 	Keys    []Key  `env:"-"`
 	Signing []byte `env:"-"`
@@ -108,8 +119,17 @@ func Load() (*Config, error) {
 	return c, c.secrets()
 }
 
-// Read reads the environment, without keys, and makes nothing. A worker needs no more: it answers nobody.
-func Read() (*Config, error) { return Parse(environment()) }
+// Read reads the environment, without the keys of the API, and makes nothing. A worker needs no more: it answers nobody.
+func Read() (*Config, error) {
+	c, err := Parse(environment())
+	if err != nil {
+		return nil, err
+	}
+	if c.MetricsKey, err = indirect("COMFYD_METRICS_KEY", c.MetricsKey); err == nil && c.MetricsKey != "" && len(c.MetricsKey) < 16 {
+		err = &Error{"COMFYD_METRICS_KEY", "(hidden)", "16 characters or more; or @file"}
+	}
+	return c, err
+}
 
 // ReadTemporal reads what a command needs that speaks to Temporal alone, such as TEMPORAL_ADDRESS and COMFYD_RETENTION.
 // It asks for no store, backend or key, and makes nothing.
@@ -195,6 +215,15 @@ func (c *Config) Drain(kind string) time.Duration {
 		return drainLocal
 	}
 	return 0
+}
+
+// Tracing tells whether spans are sent, and whether by gRPC rather than HTTP.
+func (c *Config) Tracing() (on, grpc bool) {
+	protocol := c.TracesProtocol
+	if c.TracesOnlyProtocol != "" {
+		protocol = c.TracesOnlyProtocol
+	}
+	return (c.TracesEndpoint != "" || c.TracesOnlyEndpoint != "") && c.TracesExporter != "none", protocol == "grpc"
 }
 
 // secrets reads the API keys and the signing key, or makes them.

@@ -34,6 +34,10 @@ func TestAWrongValueIsNamed(t *testing.T) {
 	}{
 		"backend":       {map[string]string{"COMFYD_BACKEND": "cuda"}, []string{"COMFYD_BACKEND", "cuda", "local, url or modal"}},
 		"modal app":     {map[string]string{"MODAL_APP": "my app"}, []string{"MODAL_APP", "my app", "dashes"}},
+		"price":         {map[string]string{"COMFYD_GPU_PRICES": "L40S=a lot"}, []string{"COMFYD_GPU_PRICES", "a lot", "dollars a second"}},
+		"metrics":       {map[string]string{"COMFYD_METRICS_LISTEN": "9464"}, []string{"COMFYD_METRICS_LISTEN", "9464", "host:port"}},
+		"traces":        {map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "grpc"}},
+		"exporter":      {map[string]string{"OTEL_TRACES_EXPORTER": "zipkin"}, []string{"OTEL_TRACES_EXPORTER", "zipkin", "none"}},
 		"modal gpu":     {map[string]string{"COMFYD_MODAL_GPUS": "L40S,H 100"}, []string{"COMFYD_MODAL_GPUS", "H 100", "A100-80GB"}},
 		"modal slots":   {map[string]string{"COMFYD_MODAL_SLOTS": "0"}, []string{"COMFYD_MODAL_SLOTS", "0", "from 1 to 1000"}},
 		"no number":     {map[string]string{"COMFYD_MODAL_SLOTS": "abc"}, []string{"COMFYD_MODAL_SLOTS", "abc", "a whole number"}},
