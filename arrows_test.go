@@ -22,7 +22,7 @@ var arrows = map[string][]string{
 	"backend/comfyui":                  {"comfy", "backend", "internal/catalog"},
 	"backend/comfyhttp":                {"comfy", "backend", "backend/comfyui", "internal/catalog"},
 	"backend/localcomfy":               {"comfy", "backend", "backend/comfyhttp"},
-	"activities":                       {"comfy", "backend", "internal/removal"},
+	"activities":                       {"comfy", "backend", "internal/removal", "internal/visibility"},
 	"workflows":                        {"comfy", "backend", "activities"},
 	"worker":                           {"comfy", "backend", "activities", "workflows", "internal/catalog", "internal/removal", "internal/visibility"},
 	"api":                              {"comfy", "backend", "internal/removal", "internal/visibility"},
@@ -48,7 +48,7 @@ var arrows = map[string][]string{
 	"faults/table":                     {},
 	"faults/temporald":                 {"comfy", "internal/embedded"},
 	"internal/app":                     {"*"},
-	"cmd/comfyd":                       {"store", "internal/app", "internal/backup", "internal/cli", "internal/config", "internal/doctor", "internal/logs"},
+	"cmd/comfyd":                       {"comfy", "store", "internal/app", "internal/backup", "internal/cli", "internal/config", "internal/doctor", "internal/logs"},
 }
 
 func TestArrows(t *testing.T) {

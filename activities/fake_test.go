@@ -87,6 +87,8 @@ type memory struct {
 	mu    sync.Mutex
 	blobs map[string][]byte
 	err   error
+
+	touched []string
 }
 
 func (m *memory) PutHashed(_ context.Context, prefix string, r io.Reader) (comfy.Blob, error) {
@@ -115,12 +117,32 @@ func (m *memory) Open(_ context.Context, key string, _, _ int64) (io.ReadCloser,
 	return io.NopCloser(bytes.NewReader(b)), nil
 }
 
+func (m *memory) Stat(_ context.Context, key string) (comfy.Blob, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.blobs[key]
+	if !ok {
+		return comfy.Blob{}, fs.ErrNotExist
+	}
+	return comfy.Blob{Key: key, Size: int64(len(b))}, m.err
+}
+
+func (m *memory) Touch(_ context.Context, key string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.touched = append(m.touched, key)
+	return nil
+}
+
 // bench is one set of activities over doubles, in Temporal's test environment.
 type bench struct {
 	env    *testsuite.TestActivityEnvironment
 	double *double
 	store  *memory
 	closed bool // what Temporal says of the job
+
+	tenant string            // to whom children belong
+	owners map[string]string // of other jobs; empty: a child
 }
 
 // newBench has more pools behind the first.
@@ -130,7 +152,13 @@ func newBench(t *testing.T, more ...backend.Backend) *bench {
 	b := &bench{env: suite.NewTestActivityEnvironment(), double: &double{}, store: &memory{blobs: map[string][]byte{}}}
 	log := logrus.New()
 	log.SetOutput(io.Discard)
+	b.tenant, b.owners = "alice", map[string]string{}
 	a := activities.New(activities.Options{
+		ChildTenant: b.tenant,
+		Owner: func(_ context.Context, id string) (string, bool, error) {
+			tenant, found := b.owners[id]
+			return tenant, found, nil
+		},
 		Backends: append([]backend.Backend{b.double}, more...), Store: b.store, Log: log, Wait: time.Second,
 		Limits: activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
 		Closed: func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },

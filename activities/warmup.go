@@ -28,7 +28,26 @@ const (
 // is well and has a slot free; where all are full, the first. The pool that lost the job last comes after all others.
 // It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as the job may
 // wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
+//
+// A child it checks first, as the API has done with all others.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
+	if !job.Child {
+		return a.await(ctx, job)
+	}
+	c, err := a.child(ctx, &job.Request)
+	if err != nil {
+		return nil, err
+	}
+	job.Request.Images = c.Images
+	place, err := a.await(ctx, job)
+	if place != nil {
+		place.Child = c
+	}
+	return place, err
+}
+
+// await waits for a pool that can take the job.
+func (a *Activities) await(ctx context.Context, job Job) (*Placement, error) {
 	p, err := a.prompt(ctx, job, 0, false)
 	if err != nil {
 		return nil, err

@@ -71,7 +71,7 @@ type job struct {
 func newJob(ctx workflow.Context, req comfy.Request) *job {
 	info := workflow.GetInfo(ctx)
 	return &job{
-		Job:     activities.Job{ID: info.WorkflowExecution.ID, RunID: info.OriginalRunID, Request: req},
+		Job:     activities.Job{ID: info.WorkflowExecution.ID, RunID: info.OriginalRunID, Request: req, Child: child(info)},
 		created: info.WorkflowStartTime,
 		status: comfy.Status{
 			ID: info.WorkflowExecution.ID, State: comfy.Running, Phase: comfy.PhaseWarming, CreatedAt: info.WorkflowStartTime,
@@ -130,7 +130,7 @@ func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 	j.status.Backend = place.Pool.Name
 	if j.placed != place.Pool.Name {
 		j.placed = place.Pool.Name
-		if err := workflow.UpsertTypedSearchAttributes(ctx, attrBackend.ValueSet(place.Pool.Name)); err != nil {
+		if err := workflow.UpsertTypedSearchAttributes(ctx, attributes(place)...); err != nil {
 			return nil, err
 		}
 	}
