@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -13,6 +14,18 @@ var (
 	attrInputs   = temporal.NewSearchAttributeKeyKeywordList(comfy.AttrInputs)
 	attrMetadata = temporal.NewSearchAttributeKeyKeywordList(comfy.AttrMetadata)
 )
+
+// read decodes the input of a job.
+func read(input converter.RawValue) (comfy.Request, error) {
+	var req comfy.Request
+	if input.Payload() == nil {
+		return req, failure(comfy.InvalidWorkflow, `the input is missing: it is {"workflow": {...}}`)
+	}
+	if err := converter.GetDefaultDataConverter().FromPayload(input.Payload(), &req); err != nil {
+		return comfy.Request{}, failure(comfy.InvalidWorkflow, `the input cannot be read, it must be {"workflow": {...}}: %v`, err)
+	}
+	return req, nil
+}
 
 // child tells a job that another Temporal user has started from one of the API's, which have a memo. A parent can give
 // its child any memo.

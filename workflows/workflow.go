@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -35,15 +36,20 @@ const (
 
 // ComfyUI is the workflow [comfy.WorkflowName]: one job, whose ID is the call_id. It ends in one of three ways: with
 // a result whose files are all stored; with an application error whose type is a [comfy.Code] and whose details are a
-// [comfy.Failure]; or canceled.
-func ComfyUI(ctx workflow.Context, req comfy.Request) (*comfy.Result, error) {
+// [comfy.Failure]; or canceled. Its input is a [comfy.Request], read here: what other Temporal users send may be
+// anything, and the SDK's own failure would carry no code.
+func ComfyUI(ctx workflow.Context, input converter.RawValue) (*comfy.Result, error) {
+	req, err := read(input)
 	j := newJob(ctx, req)
 	if err := workflow.SetQueryHandlerWithOptions(ctx, comfy.QueryStatus, func() (comfy.Status, error) { return j.status, nil },
 		workflow.QueryHandlerOptions{Description: "what the job is doing: phase, attempts, backend"}); err != nil {
 		return nil, err
 	}
 	j.watchPool(ctx)
-	res, err := j.run(ctx)
+	var res *comfy.Result
+	if err == nil {
+		res, err = j.run(ctx)
+	}
 	if err != nil {
 		return nil, j.end(ctx, err)
 	}
