@@ -95,9 +95,6 @@ func TestNexusStart(t *testing.T) {
 	o := nexusStart(comfy.Request{}, "r", limits)
 	require.Equal(t, "nexus-r", o.ID, "a call that is repeated starts no second job")
 	require.Equal(t, 30+nexusGrace, o.WorkflowExecutionTimeout)
-	require.Zero(t, o.Priority)
-	o = nexusStart(comfy.Request{Priority: 2, TimeoutSeconds: 1 << 40, StartTimeoutSeconds: 1}, "r", limits)
-	require.Equal(t, 2, o.Priority.PriorityKey)
+	o = nexusStart(comfy.Request{TimeoutSeconds: 1 << 40, StartTimeoutSeconds: 1}, "r", limits)
 	require.Less(t, o.WorkflowExecutionTimeout.Hours(), 26.0)
-	require.Zero(t, nexusStart(comfy.Request{Priority: 9}, "r", limits).Priority, "the job says what is wrong with it")
 }

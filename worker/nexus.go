@@ -7,7 +7,6 @@ import (
 
 	"github.com/nexus-rpc/sdk-go/nexus"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/temporalnexus"
 	"go.temporal.io/sdk/worker"
 
@@ -39,12 +38,8 @@ func nexusStart(req comfy.Request, requestID string, limits activities.Limits) c
 	if req.TimeoutSeconds > 0 {
 		run = time.Duration(min(req.TimeoutSeconds, comfy.MaxTimeoutSeconds)) * time.Second
 	}
-	o := client.StartWorkflowOptions{
+	return client.StartWorkflowOptions{
 		ID: "nexus-" + requestID, TaskQueue: comfy.TaskQueue, WorkflowExecutionTimeout: wait + run + nexusGrace,
 		StaticSummary: fmt.Sprintf("by Nexus: %d files", len(req.Images)),
 	}
-	if req.Priority >= 1 && req.Priority <= 5 {
-		o.Priority = temporal.Priority{PriorityKey: req.Priority}
-	}
-	return o
 }

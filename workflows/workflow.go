@@ -219,7 +219,7 @@ func (j *job) promptOptions(ctx workflow.Context, in activities.PromptInput) wor
 		wait = in.Deadline
 	}
 	now := workflow.Now(ctx)
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+	o := workflow.ActivityOptions{
 		TaskQueue:              comfy.PromptTaskQueue(in.Placement.Pool.Name),
 		ScheduleToStartTimeout: max(wait.Sub(now), time.Second),
 		ScheduleToCloseTimeout: max(in.Deadline.Sub(now), time.Second) + time.Minute,
@@ -227,7 +227,11 @@ func (j *job) promptOptions(ctx workflow.Context, in activities.PromptInput) wor
 		WaitForCancellation:    true, // so that the job is not called canceled while the GPU works for it
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 5 * time.Second},
 		Summary:                fmt.Sprintf("run on %s, submission %d", in.Placement.Pool.Name, in.Submission),
-	})
+	}
+	if c := in.Placement.Child; c != nil { // the API has set it for the whole workflow
+		o.Priority = temporal.Priority{PriorityKey: j.Request.Priority, FairnessKey: c.Tenant}
+	}
+	return workflow.WithActivityOptions(ctx, o)
 }
 
 // stop makes sure that a prompt which no activity follows any more does not run on, as long as a worker can be found.

@@ -24,7 +24,6 @@ func job(ctx workflow.Context, id string, req comfy.Request) workflow.ChildWorkf
 		// Starts the job again when comfyd, the store or a GPU was to blame (comfy.Code.Retryable); what a workflow causes
 		// itself is final under any policy. Each start is a run of its own, with prompts of its own.
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: 5 * time.Second, BackoffCoefficient: 2, MaximumAttempts: 3},
-		Priority:    temporal.Priority{PriorityKey: req.Priority}, // the queue goes by it
 	})
 	if err := req.Check(); err != nil { // too large for Temporal, for instance
 		future, fail := workflow.NewFuture(ctx)

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, CancelledError, ChildWorkflowError, FailureError
 
 with workflow.unsafe.imports_passed_through():
@@ -29,7 +29,6 @@ async def job(name, graph, **request):
         # Starts the job again when comfyd, the store or a GPU was to blame; what a workflow causes itself is final under
         # any policy. Each start is a run of its own, with prompts of its own.
         retry_policy=RetryPolicy(initial_interval=timedelta(seconds=5), maximum_attempts=3),
-        priority=Priority(priority_key=request.get("priority")),  # the queue goes by it
     )
 
 
