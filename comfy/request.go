@@ -1,10 +1,10 @@
 package comfy
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -24,9 +24,9 @@ const (
 // tooLarge says what to do with a graph that Temporal would not carry.
 const tooLarge = "upload the workflow with POST /inputs and give its ref as workflow_ref"
 
-// Check tells what is wrong with a request, as far as that can be known without a store and a ComfyUI. A parent calls it
-// before it starts a child: what is too large for Temporal fails the parent, and then there is no child to say why.
-// comfyd calls it for every child, too, whose failure is then [InvalidWorkflow].
+// Check tells what is wrong with a request, as far as that can be known without a store and a ComfyUI. It may be called in
+// workflow code: a parent calls it before it starts a child, because what is too large for Temporal ends the parent, and
+// then there is no child to say why. comfyd calls it for every child, too, whose failure is then [InvalidWorkflow].
 func (r *Request) Check() error {
 	size := len(r.Workflow) + len(r.ExtraPNGInfo)
 	switch {
@@ -71,23 +71,44 @@ func (r *Request) checkLabels() error {
 	if len(r.Metadata) > maxLabels {
 		return fmt.Errorf("metadata has %d entries; at most %d are allowed", len(r.Metadata), maxLabels)
 	}
-	all := make([]string, 0, len(r.Metadata))
-	for k, v := range r.Metadata {
-		switch label := k + "=" + v; {
+	var keys []string
+	// They are sorted next, so their order does no harm in workflow code.
+	//workflowcheck:ignore
+	for k := range r.Metadata {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	size := len("[]")
+	for _, k := range keys {
+		label := k + "=" + r.Metadata[k]
+		switch {
 		case k == "" || strings.Contains(k, "="):
 			return fmt.Errorf("metadata: the key %q is empty or holds an equals sign", k)
 		case strings.Contains(label, labelSeparator):
 			return fmt.Errorf("metadata: %q holds the character %s, with which Temporal's lists tell labels apart", k, labelSeparator)
 		case len(label) > maxLabel:
 			return fmt.Errorf("metadata: key and value of %q have %d bytes together; at most %d are allowed", k, len(label)-1, maxLabel-1)
-		default:
-			all = append(all, label)
 		}
+		size += len(`"",`) + jsonSize(label)
 	}
-	if raw, err := json.Marshal(all); err != nil || len(raw) > maxLabelBytes {
+	if size > maxLabelBytes {
 		return fmt.Errorf(`metadata: all labels, as the JSON list ["key=value"], have more than %d bytes`, maxLabelBytes)
 	}
 	return nil
+}
+
+// jsonSize is how many bytes a text takes in JSON, at most. Asking encoding/json is not allowed in workflow code.
+func jsonSize(text string) int {
+	n := len(text)
+	for _, r := range text {
+		switch {
+		case r == '"' || r == '\\':
+			n++
+		case r < ' ' || r == '<' || r == '>' || r == '&' || r == '\u2028' || r == '\u2029':
+			n += len(`\u0000`) - 1
+		}
+	}
+	return n
 }
 
 // AsInput makes an output of one job an input of the next, under the name that its graph calls it. No byte moves: the

@@ -18,8 +18,8 @@ func ensureEndpoint(ctx context.Context, c client.Client, name, namespace string
 	if err != nil {
 		return false, fmt.Errorf("looking for the Nexus endpoint %s: %w", name, err)
 	}
-	for _, e := range found.GetEndpoints() {
-		to := e.GetSpec().GetTarget().GetWorker()
+	if there := found.GetEndpoints(); len(there) > 0 {
+		to := there[0].GetSpec().GetTarget().GetWorker()
 		if to.GetNamespace() == namespace && to.GetTaskQueue() == comfy.TaskQueue {
 			return false, nil
 		}

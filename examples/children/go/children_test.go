@@ -20,7 +20,7 @@ import (
 
 func TestPipeline(t *testing.T) {
 	w := start(t)
-	run := w.run(Pipeline, Input{Candidates: 4, Posters: 3, Enough: 2})
+	run := w.run(Pipeline, order)
 	var out Output
 	must(t, run.Get(w.ctx, &out))
 	if out.Picked.Width != 256 {
@@ -48,7 +48,7 @@ func TestPipeline(t *testing.T) {
 	if canceled == 0 {
 		t.Error("no poster was canceled")
 	}
-	if ids := w.children(run); len(ids) != 4+2+1+3 {
+	if ids := w.children(run); len(ids) != order.Candidates+3+order.Posters { // one branch took two
 		t.Errorf("children: %v", ids)
 	}
 	jobs, _ := w.get("/jobs?limit=100&metadata=step=candidate")["jobs"].([]any)
@@ -109,16 +109,17 @@ func TestFailures(t *testing.T) {
 		"a node raises":       {comfy.Request{Workflow: broken()}, comfy.Failure{Code: comfy.NodeFailed, NodeID: "4", Attempts: 1}},
 		"no such node":        {comfy.Request{Workflow: json.RawMessage(`{"1": {"class_type": "Nowhere", "inputs": {}}}`)}, comfy.Failure{Code: comfy.InvalidWorkflow}},
 		"no such file":        {comfy.Request{Workflow: upscale(64), Images: []comfy.Input{{Name: "picked.png", Ref: "inputs/somebody/" + strings.Repeat("0", 64)}}}, comfy.Failure{Code: comfy.InvalidWorkflow}},
-		"too large to travel": {comfy.Request{Workflow: bytes.Repeat([]byte(" "), comfy.MaxInlineWorkflow+1)}, comfy.Failure{Code: comfy.InvalidWorkflow}},
+		"too large to travel": {comfy.Request{Workflow: fmt.Appendf(nil, `{"1": {"class_type": %q, "inputs": {}}}`, strings.Repeat("x", comfy.MaxInlineWorkflow))}, comfy.Failure{Code: comfy.InvalidWorkflow}},
 		"too long":            {func() comfy.Request { r := w.slow(); r.TimeoutSeconds = 1; return r }(), comfy.Failure{Code: comfy.Timeout, Attempts: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			w := &team{T: t, ctx: w.ctx, c: w.c, files: w.files}
 			err := w.run(Single, c.req).Get(w.ctx, nil)
 			f := failureOf(err)
 			if f.Code != c.want.Code || f.NodeID != c.want.NodeID || f.Attempts != c.want.Attempts {
 				t.Errorf("%+v of %v", f, err)
 			}
-			if f.Message == "" && name != "too large to travel" {
+			if f.Message == "" {
 				t.Error("it does not say why")
 			}
 		})

@@ -39,26 +39,16 @@ func broken() json.RawMessage {
 // poster takes some seconds on a CPU, in many small steps between which it can be stopped.
 func poster(number int) json.RawMessage {
 	const steps = 24
-	nodes := map[string]any{
-		"in":    node("LoadImage", map[string]any{"image": "picked.png"}),
-		"scale": node("ImageScale", map[string]any{"image": link("in"), "upscale_method": "bicubic", "width": 1024, "height": 1024 + number, "crop": "disabled"}),
+	nodes := fmt.Sprintf(`{
+		"1": {"class_type": "LoadImage", "inputs": {"image": "picked.png"}},
+		"2": {"class_type": "ImageScale", "inputs": {"image": ["1", 0], "upscale_method": "bicubic", "width": 1024, "height": %d, "crop": "disabled"}}`, 1024+number)
+	last := 2
+	for range steps {
+		nodes += fmt.Sprintf(`,
+		"%d": {"class_type": "ImageBlur", "inputs": {"image": ["%d", 0], "blur_radius": 12, "sigma": 0.5}}`, last+1, last)
+		last++
 	}
-	last := "scale"
-	for i := range steps {
-		id := fmt.Sprintf("blur%d", i)
-		nodes[id] = node("ImageBlur", map[string]any{"image": link(last), "blur_radius": 12, "sigma": 0.5})
-		last = id
-	}
-	nodes["out"] = node("SaveImage", map[string]any{"images": link(last), "filename_prefix": "poster"})
-	raw, err := json.Marshal(nodes)
-	if err != nil {
-		panic(err) // it holds nothing that JSON cannot
-	}
-	return raw
+	return json.RawMessage(nodes + fmt.Sprintf(`,
+		"%d": {"class_type": "SaveImage", "inputs": {"images": ["%d", 0], "filename_prefix": "poster"}}
+	}`, last+1, last))
 }
-
-func node(class string, inputs map[string]any) map[string]any {
-	return map[string]any{"class_type": class, "inputs": inputs}
-}
-
-func link(node string) []any { return []any{node, 0} }

@@ -13,7 +13,7 @@ from temporalio.client import Client, WorkflowFailureError
 
 import files
 from graphs import broken, clouds, poster
-from main import TASK_QUEUE, new_worker
+from main import ORDER, TASK_QUEUE, new_worker
 from workflows import Fan, Pipeline, Single, failure_of
 
 PHOTO = os.path.join(os.path.dirname(__file__), "..", "go", "testdata", "photo.png")
@@ -51,7 +51,7 @@ async def slow():
 
 @pytest.mark.asyncio
 async def test_pipeline(client):
-    handle = await start(client, Pipeline, {"candidates": 4, "posters": 3, "enough": 2})
+    handle = await start(client, Pipeline, ORDER)
     made = await handle.result()
     branches = {b["name"]: b for b in made["branches"]}
     assert branches["x512"]["made"]["width"] == 512
@@ -63,7 +63,7 @@ async def test_pipeline(client):
     for b in canceled:
         assert b["error"]["code"] == "canceled"
         assert (await asyncio.to_thread(status, b["job"]))["code"] == "canceled"
-    assert len(await children(handle)) == 4 + 2 + 1 + 3
+    assert len(await children(handle)) == ORDER["candidates"] + 3 + ORDER["posters"]  # one branch took two
     raw = await asyncio.to_thread(files.read, branches["x512"]["made"])
     assert raw.startswith(b"\x89PNG")
 
