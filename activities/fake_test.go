@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
@@ -139,10 +139,11 @@ type bench struct {
 	env    *testsuite.TestActivityEnvironment
 	double *double
 	store  *memory
-	closed bool // what Temporal says of the job
+	closed bool          // what Temporal says of the job
+	ahead  time.Duration // the worker's clock
+	log    *logtest.Hook
 
-	tenant string            // to whom children belong
-	owners map[string]string // of other jobs; empty: a child
+	owners map[string]string // of other jobs, for a child that names their outputs; empty: of a child
 }
 
 // newBench has more pools behind the first.
@@ -150,11 +151,10 @@ func newBench(t *testing.T, more ...backend.Backend) *bench {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	b := &bench{env: suite.NewTestActivityEnvironment(), double: &double{}, store: &memory{blobs: map[string][]byte{}}}
-	log := logrus.New()
-	log.SetOutput(io.Discard)
-	b.tenant, b.owners = "alice", map[string]string{}
+	log, hook := logtest.NewNullLogger()
+	b.log = hook
 	a := activities.New(activities.Options{
-		ChildTenant: b.tenant,
+		ChildTenant: "alice",
 		Owner: func(_ context.Context, id string) (string, bool, error) {
 			tenant, found := b.owners[id]
 			return tenant, found, nil
@@ -162,6 +162,7 @@ func newBench(t *testing.T, more ...backend.Backend) *bench {
 		Backends: append([]backend.Backend{b.double}, more...), Store: b.store, Log: log, Wait: time.Second,
 		Limits: activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
 		Closed: func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
+		Now:    func() time.Time { return time.Now().Add(b.ahead) },
 	})
 	for name, f := range map[string]any{comfy.ActivityWarmUp: a.WarmUp, comfy.ActivityPrompt: a.Prompt, comfy.ActivityStop: a.Stop, comfy.ActivityCollect: a.Collect} {
 		b.env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})

@@ -31,6 +31,7 @@ const (
 //
 // A child it checks first, as the API has done with all others.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
+	a.watchClock(ctx)
 	if !job.Child {
 		return a.await(ctx, job)
 	}
