@@ -92,6 +92,8 @@ type memory struct {
 	mu    sync.Mutex
 	blobs map[string][]byte
 	err   error
+
+	touched []string
 }
 
 func (m *memory) PutHashed(_ context.Context, prefix string, r io.Reader) (comfy.Blob, error) {
@@ -120,6 +122,23 @@ func (m *memory) Open(_ context.Context, key string, _, _ int64) (io.ReadCloser,
 	return io.NopCloser(bytes.NewReader(b)), nil
 }
 
+func (m *memory) Stat(_ context.Context, key string) (comfy.Blob, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.blobs[key]
+	if !ok {
+		return comfy.Blob{}, fs.ErrNotExist
+	}
+	return comfy.Blob{Key: key, Size: int64(len(b))}, m.err
+}
+
+func (m *memory) Touch(_ context.Context, key string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.touched = append(m.touched, key)
+	return nil
+}
+
 // bench is one set of activities over doubles, in Temporal's test environment.
 type bench struct {
 	env    *testsuite.TestActivityEnvironment
@@ -130,6 +149,8 @@ type bench struct {
 	log    *logtest.Hook
 	all    *activities.Activities
 	others []backend.Pool // that other workers serve
+
+	owners map[string]string // of other jobs, for a child that names their outputs; empty: of a child
 }
 
 // newBench has more pools behind the first.
@@ -140,6 +161,11 @@ func newBench(t *testing.T, more ...backend.Backend) *bench {
 	log, hook := logtest.NewNullLogger()
 	b.log = hook
 	a := activities.New(activities.Options{
+		ChildTenant: "alice",
+		Owner: func(_ context.Context, id string) (string, bool, error) {
+			tenant, found := b.owners[id]
+			return tenant, found, nil
+		},
 		Backends: append([]backend.Backend{b.double}, more...), Store: b.store, Log: log, Wait: time.Second,
 		Limits:    activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
 		Closed:    func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },

@@ -75,6 +75,9 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 		return nil, fail(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
 	}
 	defer a.load.enter(in.Placement.Pool.Name, in.Job.ID)()
+	if c := in.Placement.Child; c != nil {
+		in.Job.Request.Images = c.Images
+	}
 	p, err := a.prompt(ctx, in.Job, in.Submission, in.Fresh)
 	if err != nil {
 		return nil, err

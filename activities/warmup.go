@@ -29,7 +29,26 @@ const (
 // is well and has a slot free; where all are full, the first. The pool that lost the job last comes after all others.
 // It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as the job may
 // wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
+//
+// A child it checks first, as the API has done with all others.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
+	if !job.Child {
+		return a.await(ctx, job)
+	}
+	c, err := a.child(ctx, &job.Request)
+	if err != nil {
+		return nil, err
+	}
+	job.Request.Images = c.Images
+	place, err := a.await(ctx, job)
+	if place != nil {
+		place.Child = c
+	}
+	return place, err
+}
+
+// await waits for a pool that can take the job.
+func (a *Activities) await(ctx context.Context, job Job) (*Placement, error) {
 	p, err := a.prompt(ctx, job, 0, false)
 	if err != nil {
 		return nil, err
@@ -91,7 +110,7 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	var refused *backend.Error
 	var queue, avoided *backend.Pool // well, but full; well, but has just lost the job
 	want := backend.WantOf(&job.Request)
-	for _, b := range a.own() {
+	for _, b := range a.placing() {
 		if !want.Fits(b.Pool()) {
 			continue
 		}
@@ -131,8 +150,8 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	return nil, &backend.Error{Code: comfy.BackendUnavailable, Message: strings.Join(orNone(waits, want), "; "), Cause: errWait}
 }
 
-// own are the backends on which this worker places jobs: none while it drains.
-func (a *Activities) own() []backend.Backend {
+// placing are the backends on which this worker places jobs: none while it drains.
+func (a *Activities) placing() []backend.Backend {
 	if a.drain.running() {
 		return nil
 	}

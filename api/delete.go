@@ -13,6 +13,7 @@ import (
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/removal"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 const (
@@ -125,5 +126,5 @@ func (s *Server) inputsOf(ctx context.Context, j *job) ([]string, error) {
 	if err := converter.GetDefaultDataConverter().FromPayloads(input, &request); err != nil {
 		return nil, failf(CodeInternal, "The job's input cannot be read.").because(err)
 	}
-	return storedKeys(&request), nil
+	return visibility.Keys(&request), nil
 }

@@ -223,11 +223,12 @@ func knownCode(code comfy.Code) bool {
 	return false
 }
 
-// submissionOf reads the start memo. Jobs that others start as children have none.
+// submissionOf reads the start memo. Jobs that others start have none, and that of a child counts for nothing: its parent
+// may write there what it likes.
 func submissionOf(info *workflow.WorkflowExecutionInfo) (comfy.Submission, bool) {
 	payload, ok := info.GetMemo().GetFields()[comfy.MemoSubmission]
 	var sub comfy.Submission
-	if !ok || converter.GetDefaultDataConverter().FromPayload(payload, &sub) != nil {
+	if !ok || info.GetParentExecution() != nil || converter.GetDefaultDataConverter().FromPayload(payload, &sub) != nil {
 		return comfy.Submission{}, false
 	}
 	return sub, sub.Tenant != ""

@@ -22,6 +22,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 const (
@@ -204,10 +205,10 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 	}
 	attributes := []temporal.SearchAttributeUpdate{
 		temporal.NewSearchAttributeKeyKeyword(comfy.AttrTenant).ValueSet(j.tenant),
-		temporal.NewSearchAttributeKeyKeywordList(comfy.AttrInputs).ValueSet(marks(&j.request)),
+		temporal.NewSearchAttributeKeyKeywordList(comfy.AttrInputs).ValueSet(visibility.Marks(&j.request)),
 	}
 	if len(j.sub.metadata) > 0 {
-		attributes = append(attributes, temporal.NewSearchAttributeKeyKeywordList(comfy.AttrMetadata).ValueSet(labels(j.sub.metadata)))
+		attributes = append(attributes, temporal.NewSearchAttributeKeyKeywordList(comfy.AttrMetadata).ValueSet(visibility.Labels(j.sub.metadata)))
 	}
 	return client.StartWorkflowOptions{
 		ID:                       j.id,

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that the tests need, then every test: a real ComfyUI on the CPU, Modal's real SDKs, a real S3 server, a real
-# Temporal server and PostgreSQL, a real Prometheus; the Python app of Modal, both Go modules. With the argument "faults" the long form of the
+# Temporal server and PostgreSQL, a real Prometheus; the Python app of Modal, the Go modules, the examples of parents with the SDKs
+# that they use. With the argument "faults" the long form of the
 # fault runner instead; more arguments choose its rows: scripts/test.sh faults F3 F12.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -50,3 +51,4 @@ linked='internal/embedded|internal/backup|internal/app|cmd/comfyd|/faults' # cmd
 go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
 go test -timeout 25m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
 go test -short -parallel 4 -timeout 10m ./faults # the fast rows, which mostly wait; make faults runs them all
+scripts/children.sh

@@ -91,7 +91,7 @@ func (j *job) end(ctx workflow.Context, err error) error {
 		return temporal.NewCanceledError(f)
 	}
 	return temporal.NewApplicationErrorWithOptions(f.Message, string(f.Code), temporal.ApplicationErrorOptions{
-		NonRetryable: true, Details: []any{f},
+		NonRetryable: !f.Code.Retryable(), Details: []any{f}, // for a parent's retry policy: the API gives its jobs none
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
 
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/backend"
@@ -30,7 +31,7 @@ func TestWarm(t *testing.T) {
 			return nil, errors.New("a step too many")
 		},
 	}
-	res, f := run(t, newEnv(t, s), request)
+	res, f := run(t, submittedEnv(t, s), request)
 	require.Nil(t, f)
 	require.Equal(t, "warm", res.Backend)
 	require.Equal(t, s.atOnce.Images, res.Images)
@@ -52,7 +53,7 @@ func TestLook(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &script{look: func(activities.Job) (*activities.Placement, error) { return nil, c.err }}
-			res, f := run(t, newEnv(t, s), request)
+			res, f := run(t, submittedEnv(t, s), request)
 			if c.code != "" {
 				require.Equal(t, c.code, f.Code)
 				require.Empty(t, s.prompts)
@@ -72,7 +73,7 @@ func TestLookOnlyOnce(t *testing.T) {
 		s.prompt = nil
 		return nil, fails(comfy.BackendLost, true, true)
 	}
-	res, f := run(t, newEnv(t, s), request)
+	res, f := run(t, submittedEnv(t, s), request)
 	require.Nil(t, f)
 	require.Equal(t, 1, looks)
 	require.Equal(t, "url", res.Backend)
@@ -81,13 +82,21 @@ func TestLookOnlyOnce(t *testing.T) {
 
 // TestCanceledInTheLook ends the job as canceled.
 func TestCanceledInTheLook(t *testing.T) {
-	env := newEnv(t, &script{})
+	env := submittedEnv(t, &script{})
 	s := &script{look: func(activities.Job) (*activities.Placement, error) {
 		env.CancelWorkflow()
 		return nil, temporal.NewCanceledError()
 	}}
-	env = newEnv(t, s)
+	env = submittedEnv(t, s)
 	_, f := run(t, env, request)
 	require.Equal(t, comfy.Canceled, f.Code)
 	require.Empty(t, s.prompts)
+}
+
+// submittedEnv is newEnv with a job of the API's: children are not looked for before they are checked.
+func submittedEnv(t *testing.T, s *script) *testsuite.TestWorkflowEnvironment {
+	t.Helper()
+	env := newEnv(t, s)
+	require.NoError(t, env.SetMemoOnStart(map[string]any{comfy.MemoSubmission: comfy.Submission{Tenant: "default"}}))
+	return env
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -39,15 +40,20 @@ const changeLook = "look"
 
 // ComfyUI is the workflow [comfy.WorkflowName]: one job, whose ID is the call_id. It ends in one of three ways: with
 // a result whose files are all stored; with an application error whose type is a [comfy.Code] and whose details are a
-// [comfy.Failure]; or canceled.
-func ComfyUI(ctx workflow.Context, req comfy.Request) (*comfy.Result, error) {
+// [comfy.Failure]; or canceled. Its input is a [comfy.Request], read here: what other Temporal users send may be
+// anything, and the SDK's own failure would carry no code.
+func ComfyUI(ctx workflow.Context, input converter.RawValue) (*comfy.Result, error) {
+	req, err := read(input)
 	j := newJob(ctx, req)
 	if err := workflow.SetQueryHandlerWithOptions(ctx, comfy.QueryStatus, func() (comfy.Status, error) { return j.status, nil },
 		workflow.QueryHandlerOptions{Description: "what the job is doing: phase, attempts, backend"}); err != nil {
 		return nil, err
 	}
 	j.watchPool(ctx)
-	res, err := j.run(ctx)
+	var res *comfy.Result
+	if err == nil {
+		res, err = j.run(ctx)
+	}
 	if err != nil {
 		return nil, j.end(ctx, err)
 	}
@@ -75,7 +81,7 @@ type job struct {
 func newJob(ctx workflow.Context, req comfy.Request) *job {
 	info := workflow.GetInfo(ctx)
 	return &job{
-		Job:     activities.Job{ID: info.WorkflowExecution.ID, RunID: info.OriginalRunID, Request: req},
+		Job:     activities.Job{ID: info.WorkflowExecution.ID, RunID: info.OriginalRunID, Request: req, Child: child(info)},
 		created: info.WorkflowStartTime,
 		status: comfy.Status{
 			ID: info.WorkflowExecution.ID, State: comfy.Running, Phase: comfy.PhaseWarming, CreatedAt: info.WorkflowStartTime,
@@ -122,7 +128,7 @@ func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 	j.status.Backend = place.Pool.Name
 	if j.placed != place.Pool.Name {
 		j.placed = place.Pool.Name
-		if err := workflow.UpsertTypedSearchAttributes(ctx, attrBackend.ValueSet(place.Pool.Name)); err != nil {
+		if err := workflow.UpsertTypedSearchAttributes(ctx, attributes(place)...); err != nil {
 			return nil, err
 		}
 	}
@@ -131,7 +137,7 @@ func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 
 // look finds a pool that can take a new job at this moment, without a durable step; nil where there is none.
 func (j *job) look(ctx workflow.Context) (*activities.Placement, error) {
-	if j.submission > 0 || workflow.GetVersion(ctx, changeLook, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if j.submission > 0 || j.Child || workflow.GetVersion(ctx, changeLook, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return nil, nil
 	}
 	ctx = workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
@@ -247,7 +253,7 @@ func (j *job) promptOptions(ctx workflow.Context, in activities.PromptInput) wor
 		wait = in.Deadline
 	}
 	now := workflow.Now(ctx)
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+	o := workflow.ActivityOptions{
 		TaskQueue:              comfy.PromptTaskQueue(in.Placement.Pool.Name),
 		ScheduleToStartTimeout: max(wait.Sub(now), time.Second),
 		ScheduleToCloseTimeout: max(in.Deadline.Sub(now), time.Second) + time.Minute,
@@ -255,7 +261,11 @@ func (j *job) promptOptions(ctx workflow.Context, in activities.PromptInput) wor
 		WaitForCancellation:    true, // so that the job is not called canceled while the GPU works for it
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 5 * time.Second},
 		Summary:                fmt.Sprintf("run on %s, submission %d", in.Placement.Pool.Name, in.Submission),
-	})
+	}
+	if c := in.Placement.Child; c != nil { // the API has set it for the whole workflow
+		o.Priority = temporal.Priority{PriorityKey: j.Request.Priority, FairnessKey: c.Tenant}
+	}
+	return workflow.WithActivityOptions(ctx, o)
 }
 
 // stop makes sure that a prompt which no activity follows any more does not run on, as long as a worker can be found.

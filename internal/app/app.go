@@ -133,11 +133,12 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if a.role != API {
 		w := worker.New(worker.Options{
 			Client: temporal, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
-			Sweep:      worker.SweepOptions{Namespace: a.namespace, Store: blobs},
-			GoneAfter:  time.Duration(a.config.PoolTimeout),
-			Deployment: worker.Deployment{Name: a.config.Deployment, BuildID: cmp.Or(a.config.BuildID, a.version)},
-			Drain:      func(p backend.Pool) time.Duration { return a.config.Drain(p.Kind) },
-			Fatal:      func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
+			ChildTenant: a.config.Children(),
+			Sweep:       worker.SweepOptions{Namespace: a.namespace, Store: blobs},
+			GoneAfter:   time.Duration(a.config.PoolTimeout),
+			Deployment:  worker.Deployment{Name: a.config.Deployment, BuildID: cmp.Or(a.config.BuildID, a.version)},
+			Drain:       func(p backend.Pool) time.Duration { return a.config.Drain(p.Kind) },
+			Fatal:       func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
 		})
 		if err := w.Start(); err != nil {
 			return err
@@ -206,7 +207,7 @@ func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *c
 	}
 	s, err := api.New(api.Options{
 		Temporal: temporal, Namespace: a.namespace, NamespaceID: a.namespaceID, Store: blobs, Catalogs: directory,
-		Keys: keys, DefaultTenant: keys[0].Tenant, SigningKey: a.config.Signing,
+		Keys: keys, DefaultTenant: a.config.Children(), SigningKey: a.config.Signing,
 		PublicURL: a.config.PublicURL, TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
 		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,

@@ -77,7 +77,10 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 	}
 	a.later(func(context.Context) { c.Close() })
 	a.namespace = options.Namespace
-	if !a.config.Embedded() {
+	if a.config.Embedded() {
+		_, err := ensureEndpoint(ctx, c, comfy.NexusEndpoint, a.namespace)
+		a.note("other namespaces cannot start jobs by Nexus", err)
+	} else {
 		a.TemporalAddress = options.HostPort
 		if err := requireSearchAttributes(ctx, c, options.Namespace); err != nil {
 			return nil, err

@@ -94,6 +94,9 @@ func setUp(t *testing.T, c *cluster.Cluster) {
 	works("a retention of 24h0m0s; COMFYD_RETENTION is 72h0m0s (--update-retention", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
 	works("its retention is 72h0m0s now, and was 24h0m0s", append(setup, "--update-retention"), "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
 	works("namespace bare is there\n", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
+	works("the Nexus endpoint comfyd leads to the task queue comfyui of the namespace", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
+	works("Nexus endpoint bare is made", append(setup, "--nexus-endpoint", "bare"), "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
+	works("Nexus endpoint bare is there", append(setup, "--nexus-endpoint", "bare"), "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
 	fails("TEMPORAL_ADDRESS is not set", "setup", setup, "TEMPORAL_ADDRESS=")
 	fails("COMFYD_RETENTION", "setup", setup, "COMFYD_RETENTION=0s")
 

@@ -48,6 +48,9 @@ func (c *Config) check() error {
 			return &Error{n.name, strconv.Itoa(n.n), "1 or more: how many jobs may wait and run at once"}
 		}
 	}
+	if c.ChildTenant != "" && !tenantName.MatchString(c.ChildTenant) {
+		return &Error{"COMFYD_CHILD_TENANT", c.ChildTenant, "a tenant as in COMFYD_API_KEYS: up to 64 letters, digits, dots, dashes and underscores"}
+	}
 	if c.StoreURL == "" {
 		return &Error{"COMFYD_STORE_URL", "", "with TEMPORAL_ADDRESS set, name a store that every api and worker reaches, such as s3://bucket?region=us-east-1 or file:///a/shared/folder"}
 	}
@@ -132,6 +135,7 @@ var (
 	deploymentName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$`)
 	buildID        = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$`)
 	modalName      = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+	tenantName     = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$`)
 )
 
 func (c *Config) checkModal() error {

@@ -31,10 +31,11 @@ type Config struct {
 	MaxOpenJobsPerTenant int  `env:"COMFYD_MAX_OPEN_JOBS_PER_TENANT" envDefault:"10000"`
 	MinFreeDisk          Size `env:"COMFYD_MIN_FREE_DISK" envDefault:"1GiB"`
 
-	APIKeys    string `env:"COMFYD_API_KEYS"`
-	SigningKey string `env:"COMFYD_SIGNING_KEY"`
-	DataDir    string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
-	StoreURL   string `env:"COMFYD_STORE_URL"`
+	APIKeys     string `env:"COMFYD_API_KEYS"`
+	ChildTenant string `env:"COMFYD_CHILD_TENANT"`
+	SigningKey  string `env:"COMFYD_SIGNING_KEY"`
+	DataDir     string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
+	StoreURL    string `env:"COMFYD_STORE_URL"`
 
 	Backends    []string `env:"COMFYD_BACKEND" envDefault:"local"`
 	ComfyURLs   []string `env:"COMFYUI_URLS"`
@@ -196,6 +197,15 @@ func explain(err error, vars map[string]string) error {
 		}
 	}
 	return fmt.Errorf("the environment: %w", err)
+}
+
+// Children is the tenant that owns the jobs of other Temporal users: the one that is set, else the first key's. Empty
+// where neither is known, as in a worker without the setting.
+func (c *Config) Children() string {
+	if c.ChildTenant == "" && len(c.Keys) > 0 {
+		return c.Keys[0].Tenant
+	}
+	return c.ChildTenant
 }
 
 // Embedded tells whether Temporal runs in this process.
