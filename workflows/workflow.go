@@ -102,7 +102,7 @@ func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
 		out, err := j.prompt(ctx, place)
 		if err == nil {
 			j.restarts += out.Restarts
-			if out.Collected == nil {
+			if err = ctx.Err(); out.Collected == nil {
 				err = j.collect(ctx, place, out)
 			}
 			if err == nil {
