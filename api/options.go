@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
@@ -80,6 +81,14 @@ type Options struct {
 	SigningKey []byte
 	// PublicURL is the address under which clients see the server; empty means the one that the request names.
 	PublicURL string
+	// LinkURL is the address under which a person who looks at Temporal finds the server; empty means PublicURL. Without
+	// either, Temporal's pages have no link: the address that a request names is the client's to choose.
+	LinkURL string
+	// Converter reads what Temporal keeps of jobs: their input, memo, heartbeats; nil means Temporal's own. It must be
+	// that of the client Temporal.
+	Converter converter.DataConverter
+	// CodecServer is nil where nothing is encrypted, or nobody may read it over HTTP.
+	CodecServer *CodecServer
 	// TrustedProxies are addresses or CIDR ranges whose X-Forwarded-* headers are believed.
 	TrustedProxies []string
 	// CORSOrigins are the origins whose pages may call the API; empty means none, "*" means all.
@@ -144,7 +153,11 @@ func (o *Options) complete() error {
 		return fmt.Errorf("api: default tenant %q: use 1 to 64 letters, digits, dots, dashes and underscores", o.DefaultTenant)
 	}
 	fill(&o.DefaultTenant, o.Keys[0].Tenant)
+	fill(&o.LinkURL, o.PublicURL)
 	fill(&o.BodyLimit, defaultBodyLimit)
+	if o.Converter == nil {
+		o.Converter = converter.GetDefaultDataConverter()
+	}
 	fill(&o.StartTimeout, time.Hour)
 	fill(&o.RunTimeout, 30*time.Minute)
 	fill(&o.MaxRunTimeout, 24*time.Hour)

@@ -218,24 +218,10 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 		TypedSearchAttributes:    temporal.NewSearchAttributes(attributes...),
 		Priority:                 temporal.Priority{PriorityKey: j.sub.priority, FairnessKey: j.tenant},
 		StaticSummary:            summary(j),
+		StaticDetails:            s.details(j),
 
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 	}
-}
-
-// summary is what a person sees of the job in the list of the Temporal UI.
-func summary(j *newJob) string {
-	text := fmt.Sprintf("%s: %d nodes", j.tenant, len(j.graph.Nodes))
-	if n := len(j.sub.images); n > 0 {
-		text += fmt.Sprintf(", %d files", n)
-	}
-	if j.sub.backend != "" {
-		text += ", for " + j.sub.backend
-	}
-	if j.sub.gpu != "" {
-		text += ", on " + j.sub.gpu
-	}
-	return text
 }
 
 // jobID is random without a key. With one it is the same for the same tenant and key, in every replica.

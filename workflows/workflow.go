@@ -47,7 +47,8 @@ func ComfyUI(ctx workflow.Context, req comfy.Request) (*comfy.Result, error) {
 	if err != nil {
 		return nil, j.end(ctx, err)
 	}
-	j.say(ctx, comfy.PhaseCollecting, "completed: %d images, %d files, %d texts", len(res.Images), len(res.Files), len(res.Texts))
+	j.countAttempts(ctx)
+	j.show(ctx, "completed", fmt.Sprintf("%d images, %d files, %d texts; ran for %.1f s on %s", len(res.Images), len(res.Files), len(res.Texts), res.Metrics.GPUSeconds, res.Backend))
 	return res, nil
 }
 
@@ -66,11 +67,16 @@ type job struct {
 	coldStart  time.Duration
 	placed     string // the pool that the search attribute names
 	seat       *seat  // nil between steps
+
+	about   string   // what the job is, where nobody else says so
+	lost    []string // submissions, for the details
+	counted int64    // the attempts that the search attribute tells
 }
 
 func newJob(ctx workflow.Context, req comfy.Request) *job {
 	info := workflow.GetInfo(ctx)
 	return &job{
+		about:   aboutOf(ctx, req),
 		Job:     activities.Job{ID: info.WorkflowExecution.ID, RunID: info.OriginalRunID, Request: req},
 		created: info.WorkflowStartTime,
 		status: comfy.Status{
@@ -141,7 +147,8 @@ func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backend.Outcome, error) {
 	j.submission++
 	j.status.Attempts = j.attempts()
-	j.say(ctx, comfy.PhaseQueued, "submission %d to %s", j.submission, place.Pool.Name)
+	j.countAttempts(ctx)
+	j.say(ctx, comfy.PhaseQueued, "submission %d to %s waits there or runs; under Pending Activities its heartbeat tells the node and the step", j.submission, place.Pool.Name)
 	in := activities.PromptInput{
 		Job: j.Job, Placement: *place, Submission: j.submission, Fresh: j.fresh,
 		StartBy: j.created.Add(place.StartTimeout), Deadline: j.created.Add(place.StartTimeout + place.RunTimeout),
@@ -271,9 +278,3 @@ func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *ba
 
 // attempts is how often the job was put on a GPU, as far as is known.
 func (j *job) attempts() int { return j.submission - j.unposted + j.restarts }
-
-// say keeps the query's answer and the Temporal UI's "current details" in step.
-func (j *job) say(ctx workflow.Context, p comfy.Phase, format string, args ...any) {
-	j.status.Phase = p
-	workflow.SetCurrentDetails(ctx, fmt.Sprintf("**%s**: %s", p, fmt.Sprintf(format, args...)))
-}

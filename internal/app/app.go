@@ -19,6 +19,7 @@ import (
 	"github.com/comfyd/comfyd/api"
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/internal/catalog"
+	"github.com/comfyd/comfyd/internal/codec"
 	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/disk"
 	"github.com/comfyd/comfyd/store"
@@ -47,6 +48,9 @@ type App struct {
 	undo     []func(context.Context)
 	failed   chan error
 	listener net.Listener
+
+	codec   *codec.Codec
+	workers client.Client // the one that workers use: see codec.ForWorkers
 
 	namespace   string        // of Temporal
 	namespaceID string        // of that namespace; it stays when the namespace's name is given to another
@@ -90,6 +94,9 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if a.role != Serve && a.config.Embedded() {
 		return ErrNeedsTemporal
 	}
+	if err := a.openCodec(); err != nil {
+		return err
+	}
 	if a.role != Worker {
 		if err := a.listen(); err != nil {
 			return err
@@ -120,7 +127,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	}
 	if a.role != API {
 		w := worker.New(worker.Options{
-			Client: temporal, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
+			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
 			Sweep:     worker.SweepOptions{Namespace: a.namespace, Store: blobs},
 			GoneAfter: time.Duration(a.config.PoolTimeout),
 			Fatal:     func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
@@ -178,7 +185,7 @@ func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catal
 	s, err := api.New(api.Options{
 		Temporal: temporal, Namespace: a.namespace, NamespaceID: a.namespaceID, Store: blobs, Catalogs: directory,
 		Keys: keys, DefaultTenant: keys[0].Tenant, SigningKey: a.config.Signing,
-		PublicURL: a.config.PublicURL, TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		PublicURL: a.config.PublicURL, LinkURL: a.linkURL(), Converter: a.codec.Converter(), CodecServer: a.codecServer(), TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
 		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
 		Retention: a.retention, Version: a.version, Log: a.log,
