@@ -141,7 +141,7 @@ func (d *double) inspect(id string) (seen inspected) {
 	for name, p := range info.GetWorkflowExecutionInfo().GetSearchAttributes().GetIndexedFields() {
 		seen.attributes += name + "=" + string(p.GetData()) + "\n"
 	}
-	v, err := c.QueryWorkflow(ctx, id, "", client.QueryTypeWorkflowMetadata)
+	v, err := c.QueryWorkflow(ctx, id, "", "__temporal_workflow_metadata")
 	require.NoError(d.t, err)
 	var now sdk.WorkflowMetadata
 	require.NoError(d.t, v.Get(&now))
