@@ -1,7 +1,6 @@
 package comfy
 
 import (
-	"encoding/json"
 	"path"
 	"slices"
 	"strings"
@@ -161,8 +160,17 @@ func Literal(text string, limit int) string {
 	return "`" + clean + "`"
 }
 
-// jsonSize is how many bytes a text takes within a JSON string.
-func jsonSize(text string) int {
-	raw, _ := json.Marshal(text) // a string never fails
-	return len(raw) - len(`""`)
+// jsonSize is how many bytes a text takes within a JSON string, as Go writes it.
+func jsonSize(text string) (n int) {
+	for _, r := range text {
+		switch {
+		case r == '"' || r == '\\' || r == '\n' || r == '\r' || r == '\t' || r == '\b' || r == '\f':
+			n += 2
+		case r < ' ' || r == '<' || r == '>' || r == '&' || r == '\u2028' || r == '\u2029' || r == utf8.RuneError:
+			n += 6
+		default:
+			n += utf8.RuneLen(r)
+		}
+	}
+	return n
 }

@@ -43,7 +43,7 @@ func aboutOf(ctx workflow.Context, req comfy.Request) string {
 	if memo := workflow.GetInfo(ctx).Memo; memo.GetFields()[comfy.MemoSubmission] != nil || len(req.Workflow) == 0 {
 		return ""
 	}
-	g, err := comfy.ParseGraph(req.Workflow)
+	g, err := comfy.ParseGraph(req.Workflow) //workflowcheck:ignore it goes by its input alone
 	if err != nil {
 		return "" // the warm-up says what is wrong with it
 	}
