@@ -37,6 +37,14 @@ func (j *job) show(ctx workflow.Context, state, text string) {
 	workflow.SetCurrentDetails(ctx, strings.Join(lines, "\n"))
 }
 
+// count is a number of things for a person.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // aboutOf describes a job that has not come through the API, which gives its jobs a summary: their parents may have given
 // none. Empty where the graph lies in the store.
 func aboutOf(ctx workflow.Context, req comfy.Request) string {

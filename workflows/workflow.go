@@ -48,7 +48,8 @@ func ComfyUI(ctx workflow.Context, req comfy.Request) (*comfy.Result, error) {
 		return nil, j.end(ctx, err)
 	}
 	j.countAttempts(ctx)
-	j.show(ctx, "completed", fmt.Sprintf("%d images, %d files, %d texts; ran for %.1f s on %s", len(res.Images), len(res.Files), len(res.Texts), res.Metrics.GPUSeconds, res.Backend))
+	j.show(ctx, "completed", fmt.Sprintf("%s, %s, %s; ran for %s on %s", count(len(res.Images), "image"), count(len(res.Files), "other file"), count(len(res.Texts), "text"),
+		time.Duration(res.Metrics.ExecutionMS)*time.Millisecond, res.Backend))
 	return res, nil
 }
 
@@ -250,7 +251,7 @@ func (j *job) stop(ctx workflow.Context, in activities.PromptInput) {
 
 // collect stores what the prompt has made.
 func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *backend.Outcome) (*activities.Collected, error) {
-	j.say(ctx, comfy.PhaseCollecting, "storing %d files", len(out.Files))
+	j.say(ctx, comfy.PhaseCollecting, "storing %s", count(len(out.Files), "file"))
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:              comfy.CollectTaskQueue(place.Pool.Name),
 		ScheduleToCloseTimeout: collectLimit,
@@ -258,7 +259,7 @@ func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *ba
 		HeartbeatTimeout:       heartbeatTimeout,
 		WaitForCancellation:    true, // so that nothing is stored after the job's end
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 15 * time.Second},
-		Summary:                fmt.Sprintf("store %d files", len(out.Files)),
+		Summary:                "store " + count(len(out.Files), "file"),
 	})
 	var c *activities.Collected
 	err := j.at(ctx, place.Pool, func(ctx workflow.Context) error {

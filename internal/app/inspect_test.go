@@ -64,8 +64,8 @@ func TestInspection(t *testing.T) {
 	require.Equal(t, "`A good one` · `SaveImage`", seen["good"].summary)
 	require.Contains(t, seen["good"].details, "**Labels**: `shot=12`, `title=A good one`")
 	require.Contains(t, seen["good"].details, "**Size**: 64 × 48")
-	require.Contains(t, seen["good"].current, "**completed**: 1 images")
-	require.Equal(t, []string{"find a ComfyUI that is ready for this graph", "run on url, submission 1", "store 1 files"}, seen["good"].steps)
+	require.Contains(t, seen["good"].current, "**completed**: 1 image, 0 other files, 0 texts; ran for ")
+	require.Equal(t, []string{"find a ComfyUI that is ready for this graph", "run on url, submission 1", "store 1 file"}, seen["good"].steps)
 	require.NotContains(t, seen["good"].attributes, "ComfyAttempts", "one attempt is not worth a step")
 
 	require.Contains(t, seen["failed"].current, "**failed**: `out_of_memory`: `node 1 (EmptyImage): torch.cuda.OutOfMemoryError: CUDA out of memory.")
@@ -103,8 +103,8 @@ func TestLongestInspection(t *testing.T) {
 				g["s"+strings.Repeat("x", n)] = map[string]any{"class_type": "SaveImage", "inputs": map[string]any{"images": []any{"1", 0}, "filename_prefix": "long"}}
 			}
 			body := map[string]any{"workflow": g, "metadata": map[string]string{}, "priority": 5, "timeout_seconds": 3600}
-			for n := range 7 {
-				body["metadata"].(map[string]string)[strings.Repeat("l", n+1)] = strings.Repeat("<", 240)
+			for n := range 8 {
+				body["metadata"].(map[string]string)[strings.Repeat("l", n+1)] = strings.Repeat("<", 38)
 			}
 			var images []any
 			for n := range 128 {
@@ -175,7 +175,7 @@ func filters(t *testing.T, d *double, ids map[string]string) {
 	ids["child"] = "child"
 	bob := *d.api
 	bob.key = other
-	ids["bob's"] = bob.submit(map[string]any{"workflow": graph(106, "bob"), "backend": "another", "images": withFile(t, "bob")["images"]})
+	ids["bob's"] = bob.submit(map[string]any{"workflow": graph(106, "bob"), "images": withFile(t, "bob")["images"]})
 	require.NoError(t, c.TerminateWorkflow(t.Context(), ids["bob's"], "", "a test"))
 
 	docs, err := os.ReadFile(filepath.Join("..", "..", "docs", "temporal-ui.md"))

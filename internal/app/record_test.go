@@ -87,14 +87,14 @@ func TestHistoryHoldsNoBytes(t *testing.T) {
 	require.Len(t, list.GetExecutions(), 7)
 	raw, err := json.Marshal(links)
 	require.NoError(t, err)
-	require.Contains(t, string(raw), "sig=")
+	require.Contains(t, string(raw), "signature=")
 	for _, e := range list.GetExecutions() {
 		r := d.record(e.GetExecution().GetWorkflowId())
 		for _, p := range r.payloads {
 			require.Equal(t, "json/plain", string(p.GetMetadata()["encoding"]), "a person can read it")
 			require.Less(t, len(p.GetData()), 132<<10)
 		}
-		for _, secret := range []string{secret, other, "a-password-of-comfyui", "0123456789abcdef0123456789abcdef", "sig=", "Bearer", "/srv/secret", "nodes.py"} {
+		for _, secret := range []string{secret, other, "a-password-of-comfyui", "0123456789abcdef0123456789abcdef", "signature=", "Bearer", "/srv/secret", "nodes.py"} {
 			require.NotContains(t, r.text, secret)
 		}
 		require.NotContains(t, r.text, string(pixel))
