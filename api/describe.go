@@ -21,8 +21,8 @@ const (
 )
 
 // summary is what a person sees of the job at the top of its page in the Temporal UI.
-func summary(j *newJob) string {
-	if s := j.graph.Describe().Summary(j.sub.metadata[titleLabel]); s != "" {
+func summary(j *newJob, d comfy.Description) string {
+	if s := d.Summary(j.sub.metadata[titleLabel]); s != "" {
 		return s
 	}
 	return fmt.Sprintf("%d nodes", len(j.graph.Nodes))
@@ -30,8 +30,7 @@ func summary(j *newJob) string {
 
 // details are the rest, as markdown: who sent it, what it is made of, where its page is. What came from the client stands
 // in code spans.
-func (s *Server) details(j *newJob) string {
-	d := j.graph.Describe()
+func (s *Server) details(j *newJob, d comfy.Description) string {
 	var lines []string
 	add := func(name, value string) {
 		if value != "" {

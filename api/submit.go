@@ -208,6 +208,7 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 	if len(j.sub.metadata) > 0 {
 		attributes = append(attributes, temporal.NewSearchAttributeKeyKeywordList(comfy.AttrMetadata).ValueSet(labels(j.sub.metadata)))
 	}
+	seen := j.graph.Describe()
 	return client.StartWorkflowOptions{
 		ID:                       j.id,
 		TaskQueue:                comfy.TaskQueue,
@@ -217,8 +218,8 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 		Memo:                     map[string]any{comfy.MemoSubmission: memo},
 		TypedSearchAttributes:    temporal.NewSearchAttributes(attributes...),
 		Priority:                 temporal.Priority{PriorityKey: j.sub.priority, FairnessKey: j.tenant},
-		StaticSummary:            summary(j),
-		StaticDetails:            s.details(j),
+		StaticSummary:            summary(j, seen),
+		StaticDetails:            s.details(j, seen),
 
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 	}
