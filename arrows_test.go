@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"internal/rollout":                 {"comfy", "internal/visibility"},
 	"internal/visibility":              {"comfy"},
 	"internal/disk":                    {},
+	"internal/codec":                   {},
 	"internal/logs":                    {},
 	"internal/telemetry":               {"comfy", "store", "internal/logs"},
 	"internal/embedded":                {"internal/logs"},

@@ -22,6 +22,7 @@ func (s *Server) routes() {
 	s.app.Use(recover.New(recover.Config{EnableStackTrace: true, StackTraceHandler: s.logPanic}))
 	if len(s.opts.CORSOrigins) > 0 {
 		s.app.Use(cors.New(cors.Config{
+			Next:          func(c *fiber.Ctx) bool { return strings.HasPrefix(c.Path(), codecPath+"/") }, // for other pages
 			AllowOrigins:  strings.Join(s.opts.CORSOrigins, ","),
 			AllowMethods:  "GET,HEAD,POST,DELETE",
 			AllowHeaders:  strings.Join([]string{fiber.HeaderAuthorization, fiber.HeaderContentType, headerIdempotencyKey, headerRequestID}, ","),
@@ -31,6 +32,7 @@ func (s *Server) routes() {
 	}
 	s.app.Use(refuseTooLarge(s.opts.BodyLimit))
 
+	s.codecRoutes()
 	s.app.Get("/healthz", s.healthz)
 	s.app.Get("/readyz", s.readyz)
 	s.app.Get("/outputs/:job/:sha256/:filename?", s.download) // by key or by signature

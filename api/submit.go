@@ -210,6 +210,7 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 	if len(j.sub.metadata) > 0 {
 		attributes = append(attributes, temporal.NewSearchAttributeKeyKeywordList(comfy.AttrMetadata).ValueSet(visibility.Labels(j.sub.metadata)))
 	}
+	seen := j.graph.Describe()
 	return client.StartWorkflowOptions{
 		ID:                       j.id,
 		TaskQueue:                comfy.TaskQueue,
@@ -219,27 +220,12 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 		Memo:                     map[string]any{comfy.MemoSubmission: memo},
 		TypedSearchAttributes:    temporal.NewSearchAttributes(attributes...),
 		Priority:                 temporal.Priority{PriorityKey: j.sub.priority, FairnessKey: j.tenant},
-		StaticSummary:            summary(j),
-		// Where the worker is in this process, it gets the first step with the answer to the start.
-		EnableEagerStart: true,
+		StaticSummary:            summary(j, seen),
+		StaticDetails:            s.details(j, seen),
+		EnableEagerStart:         s.opts.EagerStart,
 
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 	}
-}
-
-// summary is what a person sees of the job in the list of the Temporal UI.
-func summary(j *newJob) string {
-	text := fmt.Sprintf("%s: %d nodes", j.tenant, len(j.graph.Nodes))
-	if n := len(j.sub.images); n > 0 {
-		text += fmt.Sprintf(", %d files", n)
-	}
-	if j.sub.backend != "" {
-		text += ", for " + j.sub.backend
-	}
-	if j.sub.gpu != "" {
-		text += ", on " + j.sub.gpu
-	}
-	return text
 }
 
 // jobID is random without a key. With one it is the same for the same tenant and key, in every replica.

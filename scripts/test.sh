@@ -26,7 +26,8 @@ export COMFYD_TEST_COMFY_CLI=1
 # For the production shape (internal/cluster). Where there is no PostgreSQL to be had, its tests are left out, and say so.
 COMFYD_TEST_TEMPORAL=$(scripts/temporal.sh)
 COMFYD_TEST_POSTGRES=$(scripts/postgres.sh) || echo "tests of the production shape are left out: no PostgreSQL"
-export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES
+COMFYD_TEST_CHROMIUM=$(scripts/chromium.sh)
+export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES COMFYD_TEST_CHROMIUM
 COMFYD_TEST_PROMETHEUS=$(scripts/prometheus.sh) || echo "tests of the metrics against a real Prometheus are left out: there is none"
 export COMFYD_TEST_PROMETHEUS
 

@@ -42,8 +42,10 @@ func (j *job) again(ctx workflow.Context, err error) error {
 		return err
 	}
 	workflow.GetLogger(ctx).Warn("the submission was lost, the job goes on with another", "submission", j.submission, "reason", f.Message)
+	j.note(f.Message)
 	// A backend that refuses at once must not be asked in a tight loop.
-	return workflow.Sleep(ctx, min(500*time.Millisecond<<(j.submission-1), maxPause))
+	pause := min(500*time.Millisecond<<(j.submission-1), maxPause)
+	return workflow.NewTimerWithOptions(ctx, pause, workflow.TimerOptions{Summary: fmt.Sprintf("pause before submission %d", j.submission+1)}).Get(ctx, nil)
 }
 
 // result is the job's result, with where its time went.
@@ -79,11 +81,13 @@ func (j *job) end(ctx workflow.Context, err error) error {
 	f.Metrics.TotalMS = workflow.Now(ctx).Sub(j.created).Milliseconds()
 	f.Metrics.ExecutionMS, f.Metrics.GPUSeconds = j.ran.Milliseconds(), j.ran.Seconds()
 	f.Metrics.QueueMS = max(f.Metrics.TotalMS-f.Metrics.ExecutionMS, 0)
-	canceled := ctx.Err() != nil
+	state, canceled := "failed", ctx.Err() != nil
 	if canceled {
+		state = "canceled"
 		f = comfy.Failure{Code: comfy.Canceled, Message: "the job was canceled", Attempts: f.Attempts, Backend: f.Backend, Metrics: f.Metrics}
 	}
-	workflow.SetCurrentDetails(ctx, fmt.Sprintf("**failed** (%s): %s", f.Code, f.Message))
+	j.countAttempts(ctx)
+	j.show(ctx, state, fmt.Sprintf("`%s`: %s", f.Code, comfy.Literal(f.Message, maxReason)))
 	if err := workflow.UpsertTypedSearchAttributes(ctx, attrErrorCode.ValueSet(string(f.Code))); err != nil {
 		workflow.GetLogger(ctx).Error("the error code is missing in the search attributes", "error", err)
 	}

@@ -57,7 +57,9 @@ func ComfyUI(ctx workflow.Context, input converter.RawValue) (*comfy.Result, err
 	if err != nil {
 		return nil, j.end(ctx, err)
 	}
-	j.say(ctx, comfy.PhaseCollecting, "completed: %d images, %d files, %d texts", len(res.Images), len(res.Files), len(res.Texts))
+	j.countAttempts(ctx)
+	j.show(ctx, "completed", fmt.Sprintf("%s, %s, %s; ran for %s on %s", count(len(res.Images), "image"), count(len(res.Files), "other file"), count(len(res.Texts), "text"),
+		time.Duration(res.Metrics.ExecutionMS)*time.Millisecond, res.Backend))
 	return res, nil
 }
 
@@ -76,11 +78,16 @@ type job struct {
 	coldStart  time.Duration
 	placed     string // the pool that the search attribute names
 	seat       *seat  // nil between steps
+
+	about   string   // what the job is, where nobody else says so
+	lost    []string // submissions, for the details
+	counted int64    // the attempts that the search attribute tells
 }
 
 func newJob(ctx workflow.Context, req comfy.Request) *job {
 	info := workflow.GetInfo(ctx)
 	return &job{
+		about:   aboutOf(ctx, req),
 		Job:     activities.Job{ID: info.WorkflowExecution.ID, RunID: info.OriginalRunID, Request: req, Child: child(info)},
 		created: info.WorkflowStartTime,
 		status: comfy.Status{
@@ -181,7 +188,8 @@ func (j *job) wait(ctx workflow.Context) (*activities.Placement, error) {
 func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*activities.Prompted, error) {
 	j.submission++
 	j.status.Attempts = j.attempts()
-	j.say(ctx, comfy.PhaseQueued, "submission %d to %s", j.submission, place.Pool.Name)
+	j.countAttempts(ctx)
+	j.say(ctx, comfy.PhaseQueued, "submission %d to %s waits there or runs; under Pending Activities its heartbeat tells the node and the step", j.submission, place.Pool.Name)
 	in := activities.PromptInput{
 		Job: j.Job, Placement: *place, Submission: j.submission, Fresh: j.fresh,
 		StartBy: j.created.Add(place.StartTimeout), Deadline: j.created.Add(place.StartTimeout + place.RunTimeout),
@@ -288,7 +296,7 @@ func (j *job) stop(ctx workflow.Context, in activities.PromptInput) {
 // collect stores what the prompt has made, and could not store itself.
 func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *activities.Prompted) error {
 	began := workflow.Now(ctx)
-	j.say(ctx, comfy.PhaseCollecting, "storing %d files", len(out.Files))
+	j.say(ctx, comfy.PhaseCollecting, "storing %s", count(len(out.Files), "file"))
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:              comfy.CollectTaskQueue(place.Pool.Name),
 		ScheduleToCloseTimeout: collectLimit,
@@ -296,7 +304,7 @@ func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *ac
 		HeartbeatTimeout:       heartbeatTimeout,
 		WaitForCancellation:    true, // so that nothing is stored after the job's end
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 15 * time.Second},
-		Summary:                fmt.Sprintf("store %d files", len(out.Files)),
+		Summary:                "store " + count(len(out.Files), "file"),
 	})
 	err := j.at(ctx, place.Pool, func(ctx workflow.Context) error {
 		return workflow.ExecuteActivity(ctx, comfy.ActivityCollect, activities.CollectInput{
@@ -316,9 +324,3 @@ func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *ac
 
 // attempts is how often the job was put on a GPU, as far as is known.
 func (j *job) attempts() int { return j.submission - j.unposted + j.restarts }
-
-// say keeps the query's answer and the Temporal UI's "current details" in step.
-func (j *job) say(ctx workflow.Context, p comfy.Phase, format string, args ...any) {
-	j.status.Phase = p
-	workflow.SetCurrentDetails(ctx, fmt.Sprintf("**%s**: %s", p, fmt.Sprintf(format, args...)))
-}

@@ -20,6 +20,7 @@ import (
 	"github.com/comfyd/comfyd/api"
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/internal/catalog"
+	"github.com/comfyd/comfyd/internal/codec"
 	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/disk"
 	"github.com/comfyd/comfyd/internal/telemetry"
@@ -55,6 +56,8 @@ type App struct {
 	telemetry *telemetry.Telemetry
 	tracing   *telemetry.Tracing // nil where nobody asked for traces
 	metrics   net.Listener       // nil where COMFYD_METRICS_LISTEN is not set
+	codec     *codec.Codec
+	workers   client.Client // the one that workers use: see codec.ForWorkers
 
 	namespace   string        // of Temporal
 	namespaceID string        // of that namespace; it stays when the namespace's name is given to another
@@ -98,6 +101,9 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if a.role != Serve && a.config.Embedded() {
 		return ErrNeedsTemporal
 	}
+	if err := a.openCodec(); err != nil {
+		return err
+	}
 	if a.role != Worker {
 		if err := a.listen(); err != nil {
 			return err
@@ -132,7 +138,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	}
 	if a.role != API {
 		w := worker.New(worker.Options{
-			Client: temporal, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
+			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
 			ChildTenant: a.config.Children(),
 			Sweep:       worker.SweepOptions{Namespace: a.namespace, Store: blobs},
 			GoneAfter:   time.Duration(a.config.PoolTimeout),
@@ -206,9 +212,11 @@ func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *c
 		keys = append(keys, api.Key{Tenant: k.Tenant, Secret: k.Secret})
 	}
 	s, err := api.New(api.Options{
-		Temporal: temporal, Namespace: a.namespace, NamespaceID: a.namespaceID, Store: blobs, Catalogs: directory,
+		Temporal: starter{Client: temporal, workers: a.workers}, EagerStart: a.worker != nil && a.config.Deployment == "",
+		Namespace: a.namespace, NamespaceID: a.namespaceID, Store: blobs, Catalogs: directory,
 		Keys: keys, DefaultTenant: a.config.Children(), SigningKey: a.config.Signing,
-		PublicURL: a.config.PublicURL, TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		PublicURL: a.config.PublicURL, LinkURL: a.linkURL(), TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		Converter: a.codec.Converter(), CodecServer: a.codecServer(),
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
 		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
 		Retention: a.retention, Version: a.version, Log: a.log,

@@ -66,6 +66,10 @@ type Config struct {
 	TemporalListen    string `env:"COMFYD_TEMPORAL_LISTEN" envDefault:"127.0.0.1:7233"`
 	TemporalUIListen  string `env:"COMFYD_TEMPORAL_UI_LISTEN" envDefault:"127.0.0.1:8233"`
 
+	PayloadKeys  string   `env:"COMFYD_PAYLOAD_KEYS"`
+	CodecKey     string   `env:"COMFYD_CODEC_KEY"`
+	CodecOrigins []string `env:"COMFYD_CODEC_ORIGINS"`
+
 	LogLevel  string `env:"COMFYD_LOG_LEVEL" envDefault:"info"`
 	LogFormat string `env:"COMFYD_LOG_FORMAT" envDefault:"text"`
 
@@ -83,6 +87,11 @@ type Config struct {
 	// Keys and the signing key, as found or made.
 	Keys    []Key  `env:"-"`
 	Signing []byte `env:"-"`
+	// Payload are the keys of what lies in Temporal, the first of which encrypts unless PlainPayloads is set; Codec is the
+	// password of the codec server.
+	Payload       []PayloadKey `env:"-"`
+	PlainPayloads bool         `env:"-"`
+	Codec         string       `env:"-"`
 	// Unknown are lines about variables that look like settings and are none, for the log.
 	Unknown []string `env:"-"`
 }
@@ -157,7 +166,10 @@ func Parse(vars map[string]string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.check()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	return c, c.payload()
 }
 
 func parse(vars map[string]string) (*Config, error) {
