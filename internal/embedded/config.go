@@ -113,8 +113,11 @@ func dynamicConfig() dynamicconfig.StaticClient {
 
 		// A worker that is paused, or cut off without a word, leaves its polls open here, a minute by default, and each
 		// takes one attempt with it. They end sooner than its heartbeats are missed, so that the next attempt of what
-		// it did meets a worker that lives.
-		dynamicconfig.MatchingLongPollExpirationInterval.Key(): pollWait,
+		// it did meets a worker that lives. The server's own workers, of which there are many, live and die with it.
+		dynamicconfig.MatchingLongPollExpirationInterval.Key(): []dynamicconfig.ConstrainedValue{
+			{Constraints: dynamicconfig.Constraints{Namespace: primitives.SystemLocalNamespace}, Value: time.Minute},
+			{Value: pollWait},
+		},
 
 		// Priority is strict only within a partition; by default there are four of each queue. One is also faster
 		// here: a query or a task never takes the way over another partition.
