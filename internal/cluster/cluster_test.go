@@ -54,9 +54,9 @@ func TestCluster(t *testing.T) {
 		noticed := p != c.Workers[0] && p != c.S3 // the other worker goes on; what is made waits for the store
 		t.Run("kill "+p.Name, func(t *testing.T) { killed(t, c, p, noticed, runs) })
 	}
+	t.Run("all lost after a backup", func(t *testing.T) { restored(t, c, gpus) })
 	t.Run("rolling upgrade", func(t *testing.T) { upgraded(t, c, runs) })
 	t.Run("load", func(t *testing.T) { loaded(t, c, runs) })
-	t.Run("all lost after a backup", func(t *testing.T) { restored(t, c, runs) })
 }
 
 // setUp tries `comfyd temporal setup` and `comfyd health` on namespaces that are not as they should be.

@@ -122,6 +122,14 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		// seen in 2 of 5,900 runs on two busy cores: the result came when the wait was renewed, after the default 20 s.
 		dynamicconfig.HistoryLongPollExpirationInterval.Key(): resultWait,
 
+		// A worker that is paused, or cut off without a word, leaves its polls open here, a minute by default, and each
+		// takes one attempt with it. They end sooner than its heartbeats are missed, so that the next attempt of what
+		// it did meets a worker that lives. The server's own workers, of which there are many, live and die with it.
+		dynamicconfig.MatchingLongPollExpirationInterval.Key(): []dynamicconfig.ConstrainedValue{
+			{Constraints: dynamicconfig.Constraints{Namespace: primitives.SystemLocalNamespace}, Value: time.Minute},
+			{Value: pollWait},
+		},
+
 		// Priority is strict only within a partition; by default there are four of each queue. One is also faster
 		// here: a query or a task never takes the way over another partition.
 		dynamicconfig.MatchingNumTaskqueueReadPartitions.Key():  1,
