@@ -43,6 +43,7 @@ var arrows = map[string][]string{
 	"internal/fakemodal":               {},
 	"internal/doctor":                  {"comfy", "backend", "examples", "modal", "internal/config", "internal/logs"},
 	"examples":                         {},
+	"bench":                            {"internal/cluster"}, // what it measures are programs
 	"internal/fakemodal/cmd/fakemodal": {"internal/fakemodal"},
 	"faults":                           {}, // the processes under test are programs
 	"faults/table":                     {},

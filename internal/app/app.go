@@ -90,6 +90,9 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if a.role != Serve && a.config.Embedded() {
 		return ErrNeedsTemporal
 	}
+	if err := a.profiles(); err != nil {
+		return err
+	}
 	if a.role != Worker {
 		if err := a.listen(); err != nil {
 			return err

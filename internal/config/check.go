@@ -115,6 +115,9 @@ func (c *Config) checkAddresses() error {
 	if c.TemporalAddress == "" {
 		addresses["COMFYD_TEMPORAL_LISTEN"], addresses["COMFYD_TEMPORAL_UI_LISTEN"] = c.TemporalListen, c.TemporalUIListen
 	}
+	if c.PprofListen != "" {
+		addresses["COMFYD_PPROF_LISTEN"] = c.PprofListen
+	}
 	for _, name := range slices.Sorted(maps.Keys(addresses)) {
 		a := addresses[name]
 		host, _, err := net.SplitHostPort(a)
@@ -122,7 +125,7 @@ func (c *Config) checkAddresses() error {
 			return &Error{name, a, "host:port, such as 127.0.0.1:8080"}
 		}
 		if name != "COMFYD_LISTEN" && !loopback(host) {
-			return &Error{name, a, "a loopback address: Temporal and its UI have no login of their own here"}
+			return &Error{name, a, "a loopback address: Temporal, its UI and the profiles have no login of their own here"}
 		}
 		if name == "COMFYD_LISTEN" && !loopback(host) && c.APIKeys == "" {
 			return &Error{name, a, "an address that others reach needs COMFYD_API_KEYS (tenant:secret, or @file)"}

@@ -62,6 +62,8 @@ type Config struct {
 	LogLevel  string `env:"COMFYD_LOG_LEVEL" envDefault:"info"`
 	LogFormat string `env:"COMFYD_LOG_FORMAT" envDefault:"text"`
 
+	PprofListen string `env:"COMFYD_PPROF_LISTEN"`
+
 	// Keys and the signing key, as found or made.
 	Keys    []Key  `env:"-"`
 	Signing []byte `env:"-"`
