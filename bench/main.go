@@ -102,10 +102,8 @@ func measure(ctx context.Context, o options) (err error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL may run as another user
 		return err
 	}
-	if err := b.all(ctx, o.runs, systems, chosen, dir); err != nil {
-		return err
-	}
-	return b.report(o)
+	err = b.all(ctx, o.runs, systems, chosen, dir)
+	return errors.Join(err, b.report(o)) // what there is, also where the rest could not be measured
 }
 
 // all starts everything anew for each run.

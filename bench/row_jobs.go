@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -44,7 +45,7 @@ func tinyRow(ctx context.Context, b *bench) error {
 		all[direct].submit = append(all[direct].submit, d.submit)
 		h, err := at(s, held)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			return err
 		}
 		t := all[s]
 		if held {
@@ -63,13 +64,15 @@ func tinyRow(ctx context.Context, b *bench) error {
 	}
 	for range b.Pairs {
 		for _, s := range b.systems[1:] {
-			if err := pair(s, false); err != nil {
-				return err
-			}
+			err := pair(s, false)
 			if _, can := s.adapter.(waiter); can {
-				if err := pair(s, true); err != nil {
-					return err
-				}
+				err = errors.Join(err, pair(s, true))
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err != nil {
+				b.fault(s, "%v", err)
 			}
 		}
 	}

@@ -39,8 +39,8 @@ func (r *results) print(w io.Writer) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	for _, f := range r.Faults {
-		fmt.Fprintln(w, "fault:", f)
+	for _, text := range r.wrong() {
+		fmt.Fprintln(w, "!", text)
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n", r.about())
 	return err
@@ -69,10 +69,31 @@ func (r *results) markdown() string {
 	if len(r.Faults) > 0 {
 		b.WriteString("\nWhat must not be, and was:\n\n")
 	}
-	for _, f := range r.Faults {
-		fmt.Fprintf(&b, "- %s\n", f)
+	for _, text := range r.wrong() {
+		fmt.Fprintf(&b, "- %s\n", text)
 	}
 	return b.String()
+}
+
+// wrong are the faults, those of one row and system together.
+func (r *results) wrong() []string {
+	type key struct{ row, system string }
+	firsts, times := []fault{}, map[key]int{}
+	for _, f := range r.Faults {
+		k := key{f.Row, f.System}
+		if times[k]++; times[k] == 1 {
+			firsts = append(firsts, f)
+		}
+	}
+	var all []string
+	for _, f := range firsts {
+		text := f.String()
+		if n := times[key{f.Row, f.System}]; n > 1 {
+			text += fmt.Sprintf(" (and %d more)", n-1)
+		}
+		all = append(all, text)
+	}
+	return all
 }
 
 // about says where and when the figures were taken.

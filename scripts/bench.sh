@@ -2,11 +2,11 @@
 # Measures comfyd beside ComfyUI itself and beside its peer (docs/performance.md): prepares all of them, and runs ./bench with
 # the arguments given here.
 #
+#   scripts/bench.sh                          the whole of it, three times, into bench/results/ and docs/performance.md
 #   scripts/bench.sh --quick                  a minute: does it all work; fails on lost jobs, false ends, wrong bytes
-#   scripts/bench.sh --runs 3                 the whole of it, into bench/results/
-#   scripts/bench.sh --only tiny,burst        some rows
-#   scripts/bench.sh --without production     not all systems
-#   scripts/bench.sh --profile /tmp/profiles --only burst
+#   scripts/bench.sh --only tiny,burst --runs 3
+#   scripts/bench.sh --without production,peer
+#   scripts/bench.sh --only burst --profile /tmp/profiles
 #
 # BENCH_COMFYD is the program to measure where it is not to be built from here.
 set -euo pipefail
@@ -52,4 +52,14 @@ if [ -z "${BENCH_COMFYD:-}" ]; then
   say "building comfyd"
   make --no-print-directory -s build
 fi
-exec go run ./bench --comfyui "$comfyui" --comfyd "$program" --peer "$peer_program" "$@"
+mkdir -p bench/results
+results=bench/results/$(date -u +%F-%H%M).json
+whole=()
+[ $# -gt 0 ] || whole=(--runs 3 --docs docs/performance.md)
+status=0
+go run ./bench --comfyui "$comfyui" --comfyd "$program" --peer "$peer_program" --out "$results" "${whole[@]}" "$@" || status=$?
+[ ! -f "$results" ] || say "the figures are in $results"
+if [ $# = 0 ] && [ -f "$results" ]; then
+  (cd tools && go run ./plot "../$results" ../docs/performance.svg)
+fi
+exit "$status"

@@ -8,7 +8,8 @@ go vet ./...
 (cd comfy && go vet ./...)
 go tool -modfile=tools/go.mod staticcheck ./...
 (cd comfy && go tool -modfile=../tools/go.mod staticcheck ./...)
+(cd tools && go vet ./plot && go tool staticcheck ./plot)
 go tool -modfile=tools/go.mod workflowcheck ./workflows/...
 python=$(scripts/modal.sh)
-"$python" -m black --check --line-length 120 modal internal/fakemodal
-"$python" -m pyflakes modal internal/fakemodal
+"$python" -m black --check --line-length 120 modal internal/fakemodal bench
+"$python" -m pyflakes modal internal/fakemodal bench
