@@ -39,7 +39,14 @@ func holdRow(ctx context.Context, b *bench) error {
 		}
 		h := &holders{b: b, s: s, c: c}
 		all := h.begin(ctx, ids)
-		spent, err := b.cost(ctx, s, func() error { return pause(ctx, b.Rest) })
+		at, err := b.used(s)
+		if err != nil {
+			return err
+		}
+		if err := pause(ctx, b.Rest); err != nil {
+			return err
+		}
+		spent, err := b.used(s)
 		if err != nil {
 			return err
 		}
@@ -56,7 +63,7 @@ func holdRow(ctx context.Context, b *bench) error {
 		b.add(s, "connections", "", float64(b.Waiting))
 		b.add(s, "answered before an end, while they held", "", float64(early))
 		b.add(s, "memory more while they hold", "MiB", during-before)
-		b.add(s, "CPU while they hold", "ms", ms(spent.own))
+		b.add(s, "CPU while they hold", "% of a core", 100*(spent.own-at.own).Seconds()/b.Rest.Seconds())
 		b.add(s, "all answered, after the first job was let go", "s", time.Since(released).Seconds())
 		b.add(s, "never answered rightly", "", float64(h.lost.Load()))
 		if n := h.lost.Load(); n > 0 {

@@ -127,41 +127,6 @@ func submitRow(ctx context.Context, b *bench) error {
 	})
 }
 
-// finish polls a job that was submitted to its end and looks at its images.
-func (b *bench) finish(ctx context.Context, s *system, c *client, j job, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, b.Deadline)
-	defer cancel()
-	var bad time.Time
-	for {
-		is, answer, err := s.poll(c, id)
-		if err != nil {
-			return err
-		}
-		if is == completed {
-			got, err := s.fetch(c, id, answer)
-			if err != nil {
-				return err
-			}
-			b.look(s, j, id, got)
-			if !bad.IsZero() {
-				b.fault(s, "job %s was told to have ended badly, and completed", id)
-			}
-			return nil
-		}
-		if is == ended {
-			if bad.IsZero() {
-				bad = time.Now()
-			}
-			if time.Since(bad) > patience {
-				return fmt.Errorf("job %s has ended badly: %.300s", id, answer)
-			}
-		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
-			return fmt.Errorf("lost: job %s: %w", id, err)
-		}
-	}
-}
-
 func burstRow(ctx context.Context, b *bench) error { return b.burst(ctx, b.Burst) }
 
 func bigRow(ctx context.Context, b *bench) error {
