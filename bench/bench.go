@@ -18,14 +18,15 @@ type scale struct {
 	Queued                         int   // jobs of a tenth of a second between which the gaps are measured
 	Waiting                        int   // connections that hold
 	Growth                         []int // jobs in the queue, and then in the history
+	Probes                         int   // jobs that are measured at each of these
 	Deadline                       time.Duration
 }
 
 var (
 	whole = scale{Pairs: 30, Submissions: 200, Burst: 200, Big: 1000, Poll: 5 * time.Second, Rest: 5 * time.Second,
-		Images: 20, Pixels: 1024, Queued: 20, Waiting: 1000, Growth: []int{1, 10, 100, 1000}, Deadline: 15 * time.Minute}
+		Images: 20, Pixels: 1024, Queued: 20, Waiting: 1000, Growth: []int{1, 10, 100, 1000}, Probes: 20, Deadline: 15 * time.Minute}
 	quick = scale{Pairs: 2, Submissions: 10, Burst: 32, Poll: 200 * time.Millisecond, Rest: 200 * time.Millisecond,
-		Images: 3, Pixels: 256, Queued: 3, Waiting: 64, Growth: []int{1, 8}, Deadline: time.Minute}
+		Images: 3, Pixels: 256, Queued: 3, Waiting: 64, Growth: []int{1, 8}, Probes: 4, Deadline: time.Minute}
 )
 
 // conns is how many connections a load has.

@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// probes is how many jobs are measured at each size.
-const probes = 20
-
 // growthRow asks what one more job costs where many wait already, and what one costs where many have been. For each size it
 // fills the queue behind a job that holds the GPU, lets it run empty, and has that many jobs more in the history.
 func growthRow(ctx context.Context, b *bench) error {
@@ -57,15 +54,15 @@ func (b *bench) queueOf(ctx context.Context, s *system, c *client, n int) error 
 	}
 	var submits, polls []time.Duration
 	spent, err := b.cost(ctx, s, func() (err error) {
-		submits, err = submit(probes)
+		submits, err = submit(b.Probes)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	b.add(s, at+"one submission, p50", "ms", ms(percentile(submits, 50)))
-	b.add(s, at+"CPU per submission", "ms", ms(b.ownOr(s, spent))/probes)
-	for i := range probes { // each another job, so that none is told from memory
+	b.add(s, at+"CPU per submission", "ms", ms(b.ownOr(s, spent))/float64(b.Probes))
+	for i := range b.Probes { // each another job, so that none is told from memory
 		began := time.Now()
 		if _, _, err := s.poll(c, ids[len(ids)-1-i]); err != nil {
 			return err
@@ -107,7 +104,7 @@ func (b *bench) historyOf(ctx context.Context, s *system, c *client, n int) erro
 	var whole []time.Duration
 	_, held := s.adapter.(waiter)
 	spent, err := b.cost(ctx, s, func() error {
-		for range probes {
+		for range b.Probes {
 			h, err := b.one(ctx, s, c, tiny(), held)
 			if err != nil {
 				return err
@@ -120,7 +117,7 @@ func (b *bench) historyOf(ctx context.Context, s *system, c *client, n int) erro
 		return err
 	}
 	b.add(s, at+"a tiny job, p50", "ms", ms(percentile(whole, 50)))
-	b.add(s, at+"CPU per job", "ms", ms(b.ownOr(s, spent))/probes)
+	b.add(s, at+"CPU per job", "ms", ms(b.ownOr(s, spent))/float64(b.Probes))
 	return nil
 }
 
