@@ -140,6 +140,9 @@ func figure(v float64) string {
 	return strconv.FormatFloat(v, 'f', min(digits, 3), 64)
 }
 
+// picture is what scripts/bench.sh draws beside the page.
+const picture = "![The figures that say most, as bars](performance.svg)"
+
 // document puts the table into the page, in place of the one before.
 func (r *results) document(page string) error {
 	raw, err := os.ReadFile(page)
@@ -151,6 +154,6 @@ func (r *results) document(page string) error {
 	if !begins || !ends {
 		return fmt.Errorf("%s lacks the lines between which the table stands: %s... %s", page, tableBegins, tableEnds)
 	}
-	out := string(before) + tableBegins + "\n" + r.markdown() + "\n" + tableEnds + string(after)
+	out := string(before) + tableBegins + "\n" + picture + "\n\n" + r.markdown() + "\n" + tableEnds + string(after)
 	return os.WriteFile(page, []byte(out), 0o644)
 }
