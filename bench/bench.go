@@ -16,7 +16,7 @@ type scale struct {
 	Poll, Rest                     time.Duration
 	Images, Pixels                 int
 	Queued                         int   // jobs of a tenth of a second between which the gaps are measured
-	Waiting                        int   // connections that hold
+	Waiting, Held                  int   // connections that hold, and the jobs that they wait for
 	Growth                         []int // jobs in the queue, and then in the history
 	Probes                         int   // jobs that are measured at each of these
 	Deadline                       time.Duration
@@ -24,9 +24,9 @@ type scale struct {
 
 var (
 	whole = scale{Pairs: 30, Submissions: 200, Burst: 200, Big: 1000, Poll: 5 * time.Second, Rest: 5 * time.Second,
-		Images: 20, Pixels: 1024, Queued: 20, Waiting: 1000, Growth: []int{1, 10, 100, 1000}, Probes: 20, Deadline: 15 * time.Minute}
-	quick = scale{Pairs: 2, Submissions: 10, Burst: 32, Poll: 200 * time.Millisecond, Rest: 200 * time.Millisecond,
-		Images: 3, Pixels: 256, Queued: 3, Waiting: 64, Growth: []int{1, 8}, Probes: 4, Deadline: time.Minute}
+		Images: 20, Pixels: 1024, Queued: 20, Waiting: 1000, Held: 50, Growth: []int{1, 10, 100, 1000}, Probes: 20, Deadline: 15 * time.Minute}
+	quick = scale{Pairs: 2, Submissions: 10, Burst: 24, Poll: 200 * time.Millisecond, Rest: 200 * time.Millisecond,
+		Images: 3, Pixels: 256, Queued: 3, Waiting: 64, Held: 4, Growth: []int{1, 4}, Probes: 3, Deadline: time.Minute}
 )
 
 // conns is how many connections a load has.

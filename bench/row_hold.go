@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// heldJobs is how many jobs the connections of holdRow share.
-const heldJobs = 50
-
 // holdRow has many connections wait for jobs behind one that holds the GPU, lets that go, and counts who is answered.
 func holdRow(ctx context.Context, b *bench) error {
 	return b.each(ctx, func(s *system) error {
@@ -19,7 +16,7 @@ func holdRow(ctx context.Context, b *bench) error {
 		c := s.connect(b.Waiting)
 		defer c.close()
 		jobs := []job{gated()}
-		for range heldJobs - 1 {
+		for range b.Held - 1 {
 			jobs = append(jobs, tiny())
 		}
 		ids := make([]string, len(jobs))
