@@ -6,6 +6,7 @@ package activities
 import (
 	"context"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,8 @@ type Options struct {
 	Closed func(ctx context.Context, e Execution) (bool, error)
 	Store  Store
 	Limits Limits
+	// Now is this machine's clock; nil for time.Now.
+	Now func() time.Time
 	// Wait is how long one warm-up waits for a backend before Temporal has to ask again; 0 means 15 s.
 	Wait time.Duration
 	Log  logrus.FieldLogger
@@ -49,12 +52,16 @@ type Activities struct {
 	janitor *janitor
 	load    *load
 	waiting atomic.Int64 // warm-ups
+	ahead   sync.Once    // the clock
 }
 
 // New makes the activities. Close them when the workers have stopped.
 func New(o Options) *Activities {
 	if o.Wait == 0 {
 		o.Wait = warmUpWait
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log), load: newLoad()}
 }

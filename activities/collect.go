@@ -107,11 +107,21 @@ func (a *Activities) open(ctx context.Context, b backend.Backend, h backend.Hand
 	return r, f.Blob.Size, nil
 }
 
+// handBacks is how often a step comes back to its pool's queue because the server of its prompt is not one of the worker's
+// that took it: while COMFYUI_URLS changes from worker to worker, and where workers of one pool were given different
+// servers by mistake. After that nobody has it.
+const handBacks = 8
+
+func handsBack(ctx context.Context, err error) bool {
+	return errors.Is(err, backend.ErrNotHere) && activity.GetInfo(ctx).Attempt < handBacks
+}
+
 // refetch decides whether it is worth asking again.
 func refetch(ctx context.Context, err error) error {
 	var be *backend.Error
 	switch {
 	case !errors.As(err, &be):
+	case handsBack(ctx, err):
 	case be.Code == comfy.OutputLost && activity.GetInfo(ctx).Attempt >= maxFetches:
 		return fail(err)
 	case be.Code == comfy.BackendUnavailable: // should it stay so, this is what it means for the job

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
@@ -120,7 +120,9 @@ type bench struct {
 	env    *testsuite.TestActivityEnvironment
 	double *double
 	store  *memory
-	closed bool // what Temporal says of the job
+	closed bool          // what Temporal says of the job
+	ahead  time.Duration // the worker's clock
+	log    *logtest.Hook
 }
 
 // newBench has more pools behind the first.
@@ -128,12 +130,13 @@ func newBench(t *testing.T, more ...backend.Backend) *bench {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	b := &bench{env: suite.NewTestActivityEnvironment(), double: &double{}, store: &memory{blobs: map[string][]byte{}}}
-	log := logrus.New()
-	log.SetOutput(io.Discard)
+	log, hook := logtest.NewNullLogger()
+	b.log = hook
 	a := activities.New(activities.Options{
 		Backends: append([]backend.Backend{b.double}, more...), Store: b.store, Log: log, Wait: time.Second,
 		Limits: activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
 		Closed: func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
+		Now:    func() time.Time { return time.Now().Add(b.ahead) },
 	})
 	for name, f := range map[string]any{comfy.ActivityWarmUp: a.WarmUp, comfy.ActivityPrompt: a.Prompt, comfy.ActivityStop: a.Stop, comfy.ActivityCollect: a.Collect} {
 		b.env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})

@@ -93,6 +93,8 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 		return out, nil
 	case run.Err() != nil:
 		return nil, a.stopped(ctx, context.Cause(run), b, rec, in)
+	case handsBack(ctx, err):
+		return nil, again(err)
 	}
 	f := failureOf(err)
 	f.Ran = f.Ran || rec.running() // the last word of an earlier attempt, too
@@ -153,7 +155,8 @@ func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend
 	return e.over(limit)
 }
 
-// halt stops a prompt, whatever has become of ctx. It fails where the prompt could not be stopped and its pool is metered.
+// halt stops a prompt, whatever has become of ctx. It fails where the prompt could not be stopped and its pool is metered,
+// or another worker may be able to.
 func (a *Activities) halt(ctx context.Context, b backend.Backend, h backend.Handle, limit time.Duration) error {
 	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer done()
@@ -162,6 +165,9 @@ func (a *Activities) halt(ctx context.Context, b backend.Backend, h backend.Hand
 		return nil
 	}
 	log := a.o.Log.WithError(err).WithField("call_id", h.JobID)
+	if handsBack(ctx, err) {
+		return err
+	}
 	if !b.Pool().Metered {
 		log.Warn("the prompt could not be stopped in time; what it makes is thrown away")
 		return nil

@@ -29,6 +29,7 @@ const (
 // It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as the job may
 // wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
+	a.watchClock(ctx)
 	p, err := a.prompt(ctx, job, 0, false)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/comfyd/comfyd/comfy"
@@ -23,6 +24,10 @@ type Error struct {
 	// Cause is for the log.
 	Cause error
 }
+
+// ErrNotHere, as the cause of an Error, says that the prompt's server is not one of this worker's. Another worker of the
+// pool may have it.
+var ErrNotHere = errors.New("the server is not one of this worker's")
 
 // Errorf makes an Error without a cause.
 func Errorf(code comfy.Code, format string, args ...any) *Error {

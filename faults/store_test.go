@@ -46,11 +46,11 @@ func startS3(t *testing.T) string {
 	return addr
 }
 
-// sick is an S3 server that says 503 to everything while it is ill.
+// sick is an S3 server that says 503 to everything while it is ill, or, while it lies, 500 to every change that it has made.
 type sick struct {
 	*httptest.Server
-	ill     atomic.Bool
-	refused atomic.Int64
+	ill, lies atomic.Bool
+	refused   atomic.Int64
 }
 
 func newSick(t *testing.T, target string) *sick {
@@ -68,6 +68,12 @@ func newSick(t *testing.T, target string) *sick {
 			http.Error(w, "SlowDown", http.StatusServiceUnavailable)
 			return
 		}
+		if s.lies.Load() && r.Method != http.MethodGet && r.Method != http.MethodHead {
+			proxy.ServeHTTP(httptest.NewRecorder(), r)
+			s.refused.Add(1)
+			http.Error(w, "InternalError", http.StatusInternalServerError)
+			return
+		}
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(func() {
@@ -82,7 +88,7 @@ func newSick(t *testing.T, target string) *sick {
 // too long fails with "storage": workflows.TestStoreAwayForTooLong, because a quarter of an hour is too long for here.
 func TestF12StoreAway(t *testing.T) {
 	beside(t)
-	for _, name := range []string{"down", "hangs", "5xx"} {
+	for _, name := range []string{"down", "hangs", "5xx", "lies"} {
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() && name != "down" {
 				t.Skip("the long form has it")
@@ -105,6 +111,8 @@ func TestF12StoreAway(t *testing.T) {
 				net.stall()
 			case "5xx":
 				ill.ill.Store(true)
+			case "lies":
+				ill.lies.Store(true)
 			}
 			gate.Open()
 			w.phase(id, func(e *Event) bool { return e.Body["phase"] == "collecting" }, "it collects")
@@ -120,6 +128,7 @@ func TestF12StoreAway(t *testing.T) {
 			w.fired(net.hit() || ill.refused.Load() > 0, "the store was away ("+name+") while outputs were to be stored")
 			healed := time.Now()
 			ill.ill.Store(false)
+			ill.lies.Store(false)
 			net.heal()
 			w.completes(id, 1)
 			w.recovered("store away ("+name+") for 10 s and more, from its return on", healed, time.Since(healed))

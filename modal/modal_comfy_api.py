@@ -82,9 +82,9 @@ class ComfyUI:
         return await self.runner.run(workflow_json, job_id, options_json, inputs)
 
     @modal.method()
-    def warm(self) -> str:
+    async def warm(self) -> str:
         """Does nothing but have a container; JSON about it."""
-        return self.runner.warm()
+        return await self.runner.warm()
 
 
 @app.function(image=comfyui_image, volumes=to_read, cpu=2, memory=8192, timeout=900)

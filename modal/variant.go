@@ -36,7 +36,7 @@ var timeoutSteps = []time.Duration{2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 
 // variantOf chooses the containers for a prompt.
 func variantOf(p *backend.Prompt, deployed settings) variant {
 	var v variant
-	if p.GPU != deployed.GPU {
+	if p.GPU != "" && p.GPU != deployed.GPU {
 		v.gpu, v.cpu, v.memory = p.GPU, deployed.CPU, deployed.Memory
 	}
 	limit := deployedTimeout

@@ -20,6 +20,7 @@ func TestVariant(t *testing.T) {
 	}{
 		{"", 0, deployed, variant{}},
 		{"", 30 * time.Minute, deployed, variant{}},
+		{"", 0, settings{GPU: "L40S", CPU: 4, Memory: 40960}, variant{}}, // what the catalogue tells makes no other containers
 		{"L40S", 30 * time.Minute, deployed, variant{}},
 		{"H100", 0, deployed, variant{gpu: "H100"}},
 		{"H100", 0, settings{GPU: "L40S", CPU: 4, Memory: 40960}, variant{gpu: "H100", cpu: 4, memory: 40960}},

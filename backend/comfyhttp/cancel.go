@@ -17,7 +17,7 @@ func (b *Backend) Cancel(ctx context.Context, h backend.Handle) error {
 	}
 	s := b.find(h.Server)
 	if s == nil {
-		return backend.Errorf(comfy.BackendUnavailable, "the server %s that had the prompt is not configured any more", h.Server)
+		return notHere(comfy.BackendUnavailable, h)
 	}
 	return s.stop(ctx, h.PromptID)
 }

@@ -27,7 +27,7 @@ func (b *Backend) Open(ctx context.Context, h backend.Handle, f backend.File) (i
 	}
 	s := b.find(h.Server)
 	if s == nil {
-		return nil, 0, backend.Errorf(comfy.OutputLost, "the server %s that holds %s is not configured any more", h.Server, f.Filename)
+		return nil, 0, notHere(comfy.OutputLost, h)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	idle := newIdleTimer(s.t.idle, cancel)

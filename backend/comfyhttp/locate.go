@@ -17,7 +17,7 @@ func (b *Backend) holder(ctx context.Context, p *backend.Prompt, h *backend.Hand
 		if s := b.find(h.Server); s != nil {
 			return s, nil
 		}
-		return nil, backend.Errorf(comfy.BackendLost, "the server %s that had the prompt is not configured any more", h.Server)
+		return nil, notHere(comfy.BackendLost, *h)
 	}
 	s := b.locate(ctx, h.PromptID)
 	switch {
@@ -34,6 +34,12 @@ func (b *Backend) holder(ctx context.Context, p *backend.Prompt, h *backend.Hand
 		return nil, &backend.Error{Code: comfy.Internal, Message: "the prompt's handle could not be recorded", Cause: err}
 	}
 	return s, nil
+}
+
+// notHere is the error of a handle whose server is not among ours.
+func notHere(code comfy.Code, h backend.Handle) *backend.Error {
+	return &backend.Error{Code: code, Cause: backend.ErrNotHere,
+		Message: "the server " + h.Server + " that had the prompt is not configured any more"}
 }
 
 // locate asks every server for a prompt. It returns nil when all of them have said no twice, or nothing for as long as

@@ -24,7 +24,7 @@ func poolName(data string) (string, error) {
 	}
 	id := make([]byte, 3)
 	rand.Read(id) // never fails
-	name = fmt.Sprintf("local-%s-%x", hostName(), id)
+	name = fmt.Sprintf("local-%s-%x", HostName(), id)
 	if err := replaceFile(path, []byte(name+"\n")); err != nil {
 		return "", fmt.Errorf("keeping the name of the local pool: %w", err)
 	}
@@ -36,8 +36,8 @@ var (
 	notInNames = regexp.MustCompile(`[^a-z0-9]+`)
 )
 
-// hostName is the host's short name with what a task queue's name may hold.
-func hostName() string {
+// HostName is the host's short name with what a task queue's name may hold, 40 characters at most.
+func HostName() string {
 	host, _ := os.Hostname()
 	host, _, _ = strings.Cut(strings.ToLower(host), ".")
 	host = strings.Trim(notInNames.ReplaceAllString(host, "-"), "-")

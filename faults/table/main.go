@@ -92,6 +92,7 @@ type table struct {
 
 func (t *table) run(pkg, pattern string) error {
 	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=60m", "-run", pattern, "./"+pkg)
+	cmd.Env = append(os.Environ(), "COMFYD_TEST_FAULTS=1") // internal/cluster in its long form
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

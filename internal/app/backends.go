@@ -9,6 +9,7 @@ import (
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/backend/comfyhttp"
 	"github.com/comfyd/comfyd/backend/localcomfy"
+	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/logs"
 	"github.com/comfyd/comfyd/modal"
 )
@@ -42,10 +43,19 @@ func (a *App) open(ctx context.Context, kind string) (backend.Backend, error) {
 			App: a.config.ModalApp, Environment: a.config.ModalEnv, GPUs: a.config.ModalGPUs, Slots: a.config.ModalSlots, Log: a.log, SDKLog: slog.New(logs.Slog(a.log)),
 		})
 	default: // "url": config allows nothing else
-		pool := "url"
-		if a.config.Site != "" {
-			pool += "-" + a.config.Site
-		}
-		return comfyhttp.New(comfyhttp.Options{Pool: backend.Pool{Name: pool, Kind: "url"}, URLs: a.config.ComfyURLs, Log: a.log})
+		return comfyhttp.New(comfyhttp.Options{Pool: backend.Pool{Name: urlPool(a.config), Kind: "url"}, URLs: a.config.ComfyURLs, Log: a.log})
 	}
+}
+
+// urlPool names the pool of COMFYUI_URLS. Workers that share its name share its jobs, so they must reach the same servers.
+// A loopback address is another ComfyUI on each machine, and no error would tell: there the pool is the machine's own.
+func urlPool(c *config.Config) string {
+	site := c.Site
+	if site == "" && !c.Embedded() && c.OwnMachine() {
+		site = localcomfy.HostName()
+	}
+	if site == "" {
+		return "url"
+	}
+	return "url-" + site
 }

@@ -113,6 +113,29 @@ func TestMisbehavioursOfModal(t *testing.T) {
 		f.Clear()
 		require.Equal(t, "COMPLETED", a.finish(id)["status"], "the job has waited")
 	})
+	for name, lose := range map[string]func(call string) error{"result expired": m.Expire, "result's bytes lost": m.LoseBlob} {
+		t.Run(name+" before anybody had it", func(t *testing.T) {
+			id, call := running(t)
+			away := m.Unavailable()
+			ctx, done := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer done()
+			_, err := m.WaitState(ctx, call, fakemodal.Done)
+			require.NoError(t, err)
+			require.NoError(t, lose(call))
+			away.Clear()
+			status := a.finish(id)
+			require.Equal(t, "COMPLETED", status["status"], "it is run again: %v", status)
+			require.EqualValues(t, 2, status["attempts"])
+		})
+	}
+	t.Run("Modal's own limit of time", func(t *testing.T) {
+		id, call := running(t)
+		require.NoError(t, m.TimeOut(call))
+		status := a.finish(id)
+		require.Equal(t, "timeout", status["code"], "%v", status)
+		require.Contains(t, status["error"], "COMFYD_MODAL_TIMEOUT")
+		require.EqualValues(t, 1, status["attempts"], "another run would meet the same limit")
+	})
 	t.Run("a cancel that Modal does not take at first", func(t *testing.T) {
 		id, call := start(t, bytes.ReplaceAll(slow(t), []byte("2304"), []byte("9216")))
 		deaf := m.Throttle(0, 0, "FunctionCallCancel")

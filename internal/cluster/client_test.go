@@ -31,6 +31,7 @@ const lag = 2 * time.Second
 // answers or 503 says so. They keep a record of each job, and notice what must never happen.
 type users struct {
 	*cluster.Cluster
+	key  string // the tenant's
 	t    *testing.T
 	http *http.Client
 	turn atomic.Int64 // which replica is next
@@ -52,7 +53,7 @@ type record struct {
 
 func newUsers(t *testing.T, c *cluster.Cluster) *users {
 	// A client of each replica sees it go and come; kept connections to one that is gone are noticed by the answer.
-	return &users{Cluster: c, t: t, http: &http.Client{Timeout: time.Minute}, refused: map[string]int{}}
+	return &users{Cluster: c, key: c.Key, t: t, http: &http.Client{Timeout: time.Minute}, refused: map[string]int{}}
 }
 
 func (u *users) say(format string, args ...any) {
@@ -74,7 +75,7 @@ func (u *users) call(method, path string, body []byte, key string) (answer, erro
 	if err != nil {
 		return answer{}, err
 	}
-	req.Header.Set("Authorization", "Bearer "+u.Key)
+	req.Header.Set("Authorization", "Bearer "+u.key)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -21,18 +22,20 @@ import (
 type Cluster struct {
 	Postgres, Temporal, S3 *Process
 	Workers, APIs          [2]*Process
-	// URLs are where the two APIs answer; Key opens them.
-	URLs [2]string
-	Key  string
+	// URLs are where the two APIs answer; Key opens them, and OtherKey does for another tenant.
+	URLs          [2]string
+	Key, OtherKey string
 	// TemporalAddress and Namespace are for tests that look behind the API.
 	TemporalAddress, Namespace string
 
-	tb       testing.TB
-	dir      string
-	programs programs
-	spawn    chan<- func()
-	service  func(name string) service
-	setup    *Process
+	tb  testing.TB
+	dir string
+	// postgresPort is where PostgreSQL listens.
+	postgresPort string
+	programs     programs
+	spawn        chan<- func()
+	service      func(name string) service
+	setup        *Process
 }
 
 // New brings the cluster up; it ends with the test. Vars are what a user sets in .env beside the compose file, such as
@@ -47,6 +50,13 @@ func New(tb testing.TB, vars ...string) *Cluster {
 		c.script("temporal-schema").run()
 	}
 	c.S3.Start()
+	c.up()
+	return c
+}
+
+// up starts what stands on the stores.
+func (c *Cluster) up() {
+	c.tb.Helper()
 	c.Temporal.Start()
 	c.setup.run()
 	for _, p := range c.all()[3:] {
@@ -55,7 +65,6 @@ func New(tb testing.TB, vars ...string) *Cluster {
 	for _, p := range c.all()[3:] {
 		p.AwaitHealth()
 	}
-	return c
 }
 
 func (c *Cluster) all() []*Process {
@@ -68,9 +77,12 @@ func (c *Cluster) prepare(vars []string) {
 	at := func(i int) string { return "127.0.0.1:" + ports[i] }
 	secrets := filepath.Join(c.dir, "secrets")
 	must(c.tb, exec.Command(filepath.Join(Root(), "deploy", "secrets.sh"), secrets).Run(), "deploy/secrets.sh")
-	raw, err := os.ReadFile(filepath.Join(secrets, "api_keys"))
+	keys := filepath.Join(secrets, "api_keys")
+	raw, err := os.ReadFile(keys)
 	must(c.tb, err, "the API key")
 	_, c.Key, _ = strings.Cut(strings.TrimSpace(string(raw)), ":")
+	c.OtherKey = "the-key-of-another-tenant-0123456789"
+	must(c.tb, errors.Join(os.Remove(keys), os.WriteFile(keys, append(raw, "other:"+c.OtherKey+"\n"...), 0o444)), "a second API key")
 	c.TemporalAddress = at(1)
 
 	project := Project(c.tb, vars...)
@@ -92,7 +104,8 @@ func (c *Cluster) prepare(vars []string) {
 		return service{ServiceConfig: project.Services[name], replace: replace, instead: instead[name]}
 	}
 
-	c.Postgres = c.postgres(ports[0])
+	c.postgresPort = ports[0]
+	c.Postgres = c.postgres()
 	c.S3 = c.script("s3")
 	c.S3.env = append(c.S3.env, "S3_FOLDER="+c.folder("s3-data"))
 	c.S3.health = func(ctx context.Context) error { return answers(ctx, "http://"+at(10)+"/health") }
@@ -166,7 +179,8 @@ func (c *Cluster) Try(ctx context.Context, name string, args []string, vars ...s
 	return string(out), err
 }
 
-func (c *Cluster) postgres(port string) *Process {
+// postgres makes an empty database cluster, as the image does at its first start.
+func (c *Cluster) postgres() *Process {
 	s := c.service("postgres")
 	data, password := c.folder("postgres-data"), filepath.Join(c.folder("postgres-init"), "password")
 	raw, err := os.ReadFile(s.replace.Replace(*s.Environment["POSTGRES_PASSWORD_FILE"]))
@@ -180,20 +194,24 @@ func (c *Cluster) postgres(port string) *Process {
 		}
 		must(c.tb, os.Chown(data, uid, uid), "the folder of PostgreSQL")
 	}
-	// The libraries of packages that scripts/postgres.sh has only unpacked.
-	lib, err := filepath.Glob(filepath.Join(c.programs.postgres, "..", "..", "..", "*-linux-gnu"))
-	must(c.tb, err, "the libraries of PostgreSQL")
-	env := append(c.base("postgres"), "LD_LIBRARY_PATH="+strings.Join(lib, ":"))
+	env := c.postgresEnv()
 	initdb := c.process("initdb", append([]string{filepath.Join(c.programs.postgres, "initdb"), "-D", data, "--no-locale", "--encoding=UTF8",
 		"--username=" + *s.Environment["POSTGRES_USER"], "--pwfile=" + password}, strings.Fields(*s.Environment["POSTGRES_INITDB_ARGS"])...), env)
 	initdb.uid, initdb.dir = uid, data
 	initdb.run()
 	p := c.process("postgres", append(append([]string{filepath.Join(c.programs.postgres, "postgres")}, s.argv()[1:]...),
-		"-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="), env)
+		"-D", data, "-p", c.postgresPort, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="), env)
 	p.uid, p.dir = uid, data
-	ready := []string{filepath.Join(c.programs.postgres, "pg_isready"), "-q", "-h", "127.0.0.1", "-p", port}
+	ready := []string{filepath.Join(c.programs.postgres, "pg_isready"), "-q", "-h", "127.0.0.1", "-p", c.postgresPort}
 	p.health = func(ctx context.Context) error { return check(ctx, ready, env) }
 	return p
+}
+
+// postgresEnv finds the libraries of packages that scripts/postgres.sh has only unpacked.
+func (c *Cluster) postgresEnv() []string {
+	lib, err := filepath.Glob(filepath.Join(c.programs.postgres, "..", "..", "..", "*-linux-gnu"))
+	must(c.tb, err, "the libraries of PostgreSQL")
+	return append(c.base("postgres"), "LD_LIBRARY_PATH="+strings.Join(lib, ":"))
 }
 
 func (c *Cluster) folder(name string) string {

@@ -49,12 +49,14 @@ func TestCluster(t *testing.T) {
 	})
 	t.Run("setup and health", func(t *testing.T) { setUp(t, c) })
 	t.Run("any replica", func(t *testing.T) { anyReplica(t, c) })
+	t.Run("fairness", func(t *testing.T) { fair(t, c, gpus) })
 	for _, p := range []*cluster.Process{c.Workers[0], c.APIs[0], c.S3, c.Temporal, c.Postgres} {
 		noticed := p != c.Workers[0] && p != c.S3 // the other worker goes on; what is made waits for the store
 		t.Run("kill "+p.Name, func(t *testing.T) { killed(t, c, p, noticed, runs) })
 	}
 	t.Run("rolling upgrade", func(t *testing.T) { upgraded(t, c, runs) })
 	t.Run("load", func(t *testing.T) { loaded(t, c, runs) })
+	t.Run("all lost after a backup", func(t *testing.T) { restored(t, c, runs) })
 }
 
 // setUp tries `comfyd temporal setup` and `comfyd health` on namespaces that are not as they should be.
@@ -115,7 +117,9 @@ func anyReplica(t *testing.T, c *cluster.Cluster) {
 		require.NoError(t, err)
 		require.Contains(t, []int{200, 202}, a.code)
 	}
-	require.Equal(t, "COMPLETED", u.follow(first)["status"])
+	end := u.follow(first)
+	require.Equal(t, "COMPLETED", end["status"])
+	require.Regexp(t, "^url-.", end["backend"], "ComfyUIs on a loopback address are this machine's own pool")
 	a, err := u.call("GET", "/status/00000000-0000-4000-8000-000000000000", nil, "")
 	require.NoError(t, err)
 	require.Equal(t, 404, a.code)
@@ -158,7 +162,7 @@ func killed(t *testing.T, c *cluster.Cluster, p *cluster.Process, noticed bool, 
 		first, last, open := u.since(at)
 		require.Positive(t, open, "jobs were open when the fault came")
 		round := func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
-		t.Logf("%s: started again %s after the kill, well after another %s; of %d jobs that were open the first ended %s after the kill, the last %s",
+		t.Logf("RECOVERY production shape, %s killed: started again after %s, well after another %s; of %d open jobs the first ended %s after the kill, the last %s",
 			p.Name, round(back.Sub(at)), round(up), open, round(first), round(last))
 		u.check(runs() - before)
 	}

@@ -8,6 +8,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/internal/cluster"
+	"github.com/comfyd/comfyd/internal/fakecomfy"
 )
 
 // noise is a job that no cache knows.
@@ -56,4 +61,61 @@ func (u *users) load(atOnce int, job func(n int) map[string]any) *load {
 func (l *load) end() {
 	close(l.stop)
 	l.running.Wait()
+}
+
+// fair: a tenant with many jobs waiting does not starve one with a single job, and an urgent job is next, by the settings of
+// deploy/temporal-dynamicconfig.yaml.
+func fair(t *testing.T, c *cluster.Cluster, gpus []*fakecomfy.Server) {
+	many, one := newUsers(t, c), newUsers(t, c)
+	one.key = c.OtherKey
+	var gates []*fakecomfy.Gate
+	for _, g := range gpus {
+		gates = append(gates, g.Hold("ImageAddNoise"))
+	}
+	waits := func(u *users, r *record) {
+		await(t, "it has its place", func() bool {
+			a, _ := u.call("GET", "/status/"+r.id, nil, "")
+			return a.body["phase"] == "queued" || a.body["phase"] == "running"
+		})
+	}
+	var all []*record
+	for i := range 60 {
+		all = append(all, many.submit(noise(3e8+i), ""))
+	}
+	urgent := noise(3e8 + 100)
+	urgent["priority"] = 1
+	all = append(all, many.submit(urgent, ""))
+	other := one.submit(noise(3e8+200), "")
+	require.Empty(t, append(many.wrong, one.wrong...))
+	for _, r := range all {
+		waits(many, r)
+	}
+	waits(one, other)
+	given := make([]int, len(gpus)) // one runs in each ComfyUI, and some wait there
+	for i, g := range gpus {
+		given[i] = len(g.Posted())
+	}
+	for _, gate := range gates {
+		gate.Open()
+	}
+	many.follow(all[60])
+	one.follow(other)
+	for _, r := range all[:60] {
+		many.follow(r)
+	}
+	turn := func(seed int) int { // which one it was after those, on its ComfyUI
+		for i, g := range gpus {
+			for n, raw := range g.Posted() {
+				if bytes.Contains(raw, fmt.Append(nil, seed)) {
+					return n - given[i] + 1
+				}
+			}
+		}
+		return 0
+	}
+	t.Logf("of 60 jobs of one tenant %v were at the ComfyUIs before; then came the urgent one as number %d, and the other tenant's as number %d", given, turn(3e8+100), turn(3e8+200))
+	require.LessOrEqual(t, turn(3e8+100), 2, "an urgent job is next")
+	require.LessOrEqual(t, turn(3e8+200), 3, "the other tenant's job is among the next")
+	many.check(-1)
+	one.check(-1)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -132,6 +133,14 @@ func (c *Config) checkAddresses() error {
 		}
 	}
 	return nil
+}
+
+// OwnMachine tells whether one of COMFYUI_URLS means this machine, and so another server on every other machine.
+func (c *Config) OwnMachine() bool {
+	return slices.ContainsFunc(c.ComfyURLs, func(address string) bool {
+		u, err := url.Parse(address)
+		return err == nil && loopback(u.Hostname())
+	})
 }
 
 func loopback(host string) bool {

@@ -130,6 +130,17 @@ func TestSigningKeyFromAFile(t *testing.T) {
 }
 
 // TestTemporalAlone: what speaks to Temporal alone asks for no store and no keys.
+func TestServersOfThisMachineAlone(t *testing.T) {
+	for urls, own := range map[string]bool{
+		"http://127.0.0.1:8188": true, "http://gpu:8188,http://localhost:8188/x": true, "http://me:secret@[::1]:8188": true,
+		"http://gpu:8188": false, "http://10.0.0.7:8188": false, "https://localhost.example.com": false,
+	} {
+		c, err := Parse(map[string]string{"COMFYD_BACKEND": "url", "COMFYUI_URLS": urls})
+		require.NoError(t, err)
+		require.Equal(t, own, c.OwnMachine(), urls)
+	}
+}
+
 func TestTemporalAlone(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", "t:7233")
 	t.Setenv("COMFYD_STORE_URL", "")

@@ -76,6 +76,9 @@ const (
 	requestRPS = 20000
 	// resultWait bounds how late a client learns of an end that it waits for.
 	resultWait = time.Second
+	// pollWait is how long a worker's poll waits for a task: less than the heartbeat timeout of activities (5 s), with room
+	// for the heartbeat that comes just before the worker falls silent.
+	pollWait = 3 * time.Second
 	// queueWorkers is how many tasks of a queue are worked on at once. They all end at SQLite's one writer.
 	queueWorkers = 64
 )

@@ -56,6 +56,7 @@ type Layer struct {
 	Volumes       map[string]string
 	GPU           string
 	BuildFunction string            // the definition of a run_function step
+	BuildArgs     []byte            // and its arguments, (args, kwargs) as Python pickles them
 	ContextFiles  map[string]string // by name
 	Mounted       []string          // local files that the step copies
 	ForceBuild    bool
@@ -144,7 +145,7 @@ func (s *Server) layer(im *image) Layer {
 	r := im.Request.m
 	i := r.GetImage()
 	l := Layer{Lines: i.GetDockerfileCommands(), Secrets: s.secretNames(i.GetSecretIds()), Volumes: s.volumeNames(i.GetVolumeMounts()),
-		GPU: gpuName(i.GetGpuConfig()), BuildFunction: i.GetBuildFunction().GetDefinition(), ForceBuild: r.GetForceBuild(), ContextFiles: map[string]string{}}
+		GPU: gpuName(i.GetGpuConfig()), BuildFunction: i.GetBuildFunction().GetDefinition(), BuildArgs: i.GetBuildFunction().GetInput().GetArgs(), ForceBuild: r.GetForceBuild(), ContextFiles: map[string]string{}}
 	if f, ok := s.tables.Functions[r.GetBuildFunctionId()]; ok {
 		// A run_function step's secrets and volumes are those of the function that it runs (CODE: _image.py).
 		l.Secrets = append(l.Secrets, s.secretNames(f.Def.m.GetSecretIds())...)

@@ -7,8 +7,8 @@ import (
 	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
 )
 
-// builderVersion is an image builder that Python 1.6.4 knows (CODE: builder/); at Modal each workspace chooses its own.
-const builderVersion = "2025.06"
+// builderVersion is the newest image builder that Python 1.6.4 knows (CODE: _image.py); at Modal each workspace chooses its own.
+const builderVersion = "2026.10"
 
 // ImageGetOrCreate takes every image as built: there is no build here.
 func (v *service) ImageGetOrCreate(_ context.Context, r *pb.ImageGetOrCreateRequest) (*pb.ImageGetOrCreateResponse, error) {

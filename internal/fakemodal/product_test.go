@@ -2,11 +2,13 @@ package fakemodal_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"image/png"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -43,7 +45,9 @@ func TestProduct(t *testing.T) {
 		`"2":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"product"}}}`
 	prompt := "3f0c1f3e-5a52-4b44-9a43-4c2f2e5b7a10"
 	fc := w.spawn(run, workflow, "job-1", `{"prompt_id":"`+prompt+`"}`)
-	v, err := w.get(fc)
+	starts, done := context.WithTimeout(t.Context(), 3*time.Minute) // the real ComfyUI, perhaps beside other tests
+	defer done()
+	v, err := fc.Get(starts, nil)
 	require.NoError(t, err, s.ContainerLog(s.Containers()[0].ID))
 	line, files, found := bytes.Cut(v.([]byte), []byte("\n"))
 	require.True(t, found)

@@ -1,6 +1,8 @@
 package fakemodal_test
 
 import (
+	"bytes"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -61,9 +63,38 @@ func TestDeployRequest(t *testing.T) {
 	require.Equal(t, []string{"HUGGINGFACE_ACCESS_TOKEN"}, step.Secrets, "the download step has the token")
 	require.Equal(t, map[string]string{"/models": "comfyd-models"}, step.Volumes)
 	require.Empty(t, step.GPU, "on a CPU")
+	require.Equal(t, prdModels, entries(t, step.BuildArgs), "and downloads these")
 	for tag, f := range d.Functions {
 		if tag != "ComfyUI.*" {
 			require.Empty(t, f.GPUs, "%s needs no GPU", tag)
 		}
+		var token []string
+		if slices.Contains([]string{"download_models", "add_model", "check"}, tag) { // none of them starts ComfyUI
+			token = step.Secrets
+		}
+		require.Equal(t, token, f.Secrets, tag)
 	}
+}
+
+// prdModels are the PRD's, 2.3: folder, name and address.
+var prdModels = []string{
+	"vae/ae.safetensors https://huggingface.co/black-forest-labs/FLUX.1-dev/resolve/main/ae.safetensors",
+	"upscale_models/4x-UltraSharp.pth https://huggingface.co/datasets/Kizi-Art/Upscale/resolve/fa98e357882a23b8e7928957a39462fbfaee1af5/4x-UltraSharp.pth",
+	"upscale_models/4x_foolhardy_Remacri.pth https://huggingface.co/FacehugmanIII/4x_foolhardy_Remacri/resolve/main/4x_foolhardy_Remacri.pth",
+	"unet/flux1-dev.safetensors https://huggingface.co/black-forest-labs/FLUX.1-dev/resolve/main/flux1-dev.safetensors",
+	"clip/t5xxl_fp8_e4m3fn.safetensors https://huggingface.co/comfyanonymous/flux_text_encoders/resolve/main/t5xxl_fp8_e4m3fn.safetensors",
+	"clip/clip_l.safetensors https://huggingface.co/comfyanonymous/flux_text_encoders/resolve/main/clip_l.safetensors",
+	"checkpoints/juggernautXL_v9Rdphoto2Lightning.safetensors https://huggingface.co/AiWise/Juggernaut-XL-V9-GE-RDPhoto2-Lightning_4S/resolve/main/juggernautXL_v9Rdphoto2Lightning.safetensors",
+	"checkpoints/SUPIR-v0Q.ckpt https://huggingface.co/camenduru/SUPIR/resolve/main/SUPIR-v0Q.ckpt",
+}
+
+// entries reads the models out of the download step's pickled arguments.
+func entries(t *testing.T, args []byte) []string {
+	t.Helper()
+	cmd := exec.CommandContext(testContext(t), python(t), "-c",
+		"import pickle, sys\nfor e in pickle.load(sys.stdin.buffer)[1]['entries']: print(e['folder'] + '/' + e['name'], e['url'])")
+	cmd.Stdin = bytes.NewReader(args)
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }

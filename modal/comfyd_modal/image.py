@@ -69,7 +69,7 @@ def comfyui(settings: Settings, listed: Nodes) -> modal.Image:
     image = (
         _base()
         .apt_install(*DEBIAN)
-        .uv_pip_install(f"comfy-cli=={listed.comfy_cli}", uv_version=UV)
+        .uv_pip_install(f"comfy-cli=={listed.comfy_cli}", f"uv=={UV}", uv_version=UV)  # uv for python_commands
         .env(TOOLS_ENVIRONMENT)
         .add_local_file(LOCK, f"{CHECK}/requirements.lock", copy=True)
         .run_commands(*python_commands(f"{CHECK}/requirements.lock"))

@@ -64,19 +64,24 @@ def commands(pack: Pack, comfyui: str) -> list[str]:
     """The shell commands that install a pack into the ComfyUI at `comfyui`.
 
     The exit status of `comfy node install` says nothing (comfy-cli 1.23.0 with comfyui-manager 4.3 ends with 0 when the
-    install failed, and when the version does not exist), hence verify_nodes afterwards. --no-deps: the Python packages
-    of all packs are in requirements.lock; a pack's install.py still runs.
+    install failed, and when the version does not exist), hence verify_nodes afterwards; and a look at once, because
+    Modal keeps a layer whose commands have ended with 0: a registry that was away for a moment would be missed in every
+    later build. --no-deps: the Python packages of all packs are in requirements.lock; a pack's install.py still runs.
     """
     folder = shlex.quote(f"{comfyui}/custom_nodes/{pack.name}")
     install = f"comfy --skip-prompt --workspace {shlex.quote(comfyui)} node install --no-deps --mode remote {pack.name}"
+    there = (
+        f"test -f {folder}/__init__.py || "
+        f"{{ echo 'NODE CHECK FAILED: {pack.name}: comfy did not install it, see above' >&2; exit 1; }}"
+    )
     checkout = f"git -C {folder} checkout --quiet {pack.commit}"
     submodules = f"git -C {folder} submodule update --init --recursive"
     if pack.install == REGISTRY:
-        return [f"{install}@{pack.version}"]
+        return [f"{install}@{pack.version}", there]
     if pack.install == NIGHTLY:
         # The manager's list may name a fork (ltdrdata's for was-node-suite-comfyui): the commit is fetched from ours.
         fetch = f"git -C {folder} fetch --quiet {shlex.quote(pack.repository)} {pack.commit}"
-        return [f"{install}@nightly", fetch, checkout, submodules]
+        return [f"{install}@nightly", there, fetch, checkout, submodules]
     return [f"git clone --recursive {shlex.quote(pack.repository)} {folder}", checkout, submodules]
 
 

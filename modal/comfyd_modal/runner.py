@@ -108,13 +108,9 @@ class Runner:
         """The hook at the container's end: no process is left."""
         self._comfy.close()
 
-    def warm(self) -> str:
-        """JSON of the container, as in the manifest, once ComfyUI is up; StartFailed."""
-        if self._start_failed is not None:
-            raise self._start_failed
-        if not self._comfy.alive():
-            self._comfy.spawn()
-        self._comfy.wait_ready()
+    async def warm(self) -> str:
+        """JSON of the container, as in the manifest, once ComfyUI is up; StartFailed, with which the container ends."""
+        await self._up()
         return json.dumps(asdict(self._container()))
 
     async def run(

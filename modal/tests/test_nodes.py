@@ -1,4 +1,6 @@
+import os
 import re
+import subprocess
 
 import pytest
 
@@ -44,9 +46,31 @@ def test_each_pack_is_installed_the_prds_way_and_pinned(listed):
         start = "comfy --skip-prompt --workspace /opt/ComfyUI node install --no-deps --mode remote "
         assert commands[0].startswith(start + pack.name + "@")
         if pack.install == nodes.REGISTRY:
-            assert commands == [f"{start}{pack.name}@{pack.version}"]
+            assert commands[0] == f"{start}{pack.name}@{pack.version}" and len(commands) == 2
         else:
             assert commands[0].endswith("@nightly") and any(f"checkout --quiet {pack.commit}" in c for c in commands)
+
+
+@pytest.mark.parametrize("install", [nodes.REGISTRY, nodes.NIGHTLY])
+def test_an_install_that_failed_fails_its_own_layer(tmp_path, install):
+    """As comfy-cli does it: it ends with 0. A layer that did would be kept, and the pack be missing in each later build."""
+    comfy = tmp_path / "bin/comfy"
+    comfy.parent.mkdir()
+    comfy.write_text("#!/bin/sh\necho 'ERROR: An error occurred while installing'\n")
+    comfy.chmod(0o755)
+    folder = tmp_path / "custom_nodes/a-pack"
+    commands = nodes.commands(Pack("a-pack", install, "1.0", "https://x/y", COMMIT, ("A",)), str(tmp_path))[:2]
+
+    def layer() -> subprocess.CompletedProcess:
+        env = {"PATH": f"{comfy.parent}:{os.environ['PATH']}"}
+        return subprocess.run(["sh", "-ec", "\n".join(commands)], env=env, capture_output=True, text=True, check=False)
+
+    failed = layer()
+    assert failed.returncode == 1 and "NODE CHECK FAILED: a-pack: comfy did not install it" in failed.stderr
+    folder.mkdir(parents=True)
+    assert layer().returncode == 1, "an empty folder is no pack"
+    (folder / "__init__.py").touch()
+    assert layer().returncode == 0
 
 
 def test_everything_is_pinned_and_the_lock_has_what_breaks_supir(listed):

@@ -47,7 +47,7 @@ def test_a_batch(bench: Bench) -> None:
 
 def test_the_cold_start_is_told_once(bench: Bench) -> None:
     bench.runner._cold_start_ms = 4321
-    assert json.loads(bench.runner.warm())["cold_start_ms"] == 4321
+    assert json.loads(asyncio.run(bench.runner.warm()))["cold_start_ms"] == 4321
     assert [bench.run(solid())[0]["container"]["cold_start_ms"] for _ in range(2)] == [4321, 0]
 
 

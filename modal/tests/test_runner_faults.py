@@ -142,7 +142,9 @@ def test_a_comfyui_that_was_poisoned_unseen_is_replaced(bench: Bench) -> None:
     assert bench.comfy.process is not process
 
 
-def test_a_start_that_fails_is_told_by_run_and_ends_the_container(bench: Bench, tmp_path: Path) -> None:
+def test_a_start_that_fails_is_told_by_warm_and_run_and_ends_the_container(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ends: list[int] = []
 
     async def end() -> None:
@@ -153,10 +155,12 @@ def test_a_start_that_fails_is_told_by_run_and_ends_the_container(bench: Bench, 
     try:
         runner.prepare()
         runner.start()
+        assert "model file missing: unet/flux1-dev.safetensors" in caplog.text
         with pytest.raises(StartFailed, match="no-such-option"):
-            runner.warm()
+            asyncio.run(runner.warm())
+        assert ends == [1], "it would wait for work, with a GPU that costs"
         with pytest.raises(StartFailed, match="exited with status 2"):
             asyncio.run(runner.run(json.dumps(solid()), "job-1", '{"progress": false}'))
-        assert ends == [1]
+        assert ends == [1, 1]
     finally:
         runner.stop()
