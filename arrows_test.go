@@ -48,6 +48,7 @@ var arrows = map[string][]string{
 	"internal/doctor":                  {"comfy", "backend", "examples", "modal", "internal/config", "internal/logs"},
 	"examples":                         {},
 	"examples/children/go":             {"comfy", "comfy/files"},
+	"bench":                            {"internal/cluster"}, // what it measures are programs
 	"internal/fakemodal/cmd/fakemodal": {"internal/fakemodal"},
 	"faults":                           {}, // the processes under test are programs
 	"faults/table":                     {},

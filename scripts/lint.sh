@@ -11,8 +11,9 @@ go vet ./...
 go tool -modfile=tools/go.mod staticcheck ./...
 (cd comfy && go tool -modfile=../tools/go.mod staticcheck ./...)
 (cd examples/children/go && go tool -modfile=../../../tools/go.mod staticcheck ./... && go tool -modfile=../../../tools/go.mod workflowcheck ./...)
+(cd tools && go vet ./plot && go tool staticcheck ./plot)
 go tool -modfile=tools/go.mod workflowcheck ./workflows/...
 scripts/histories.sh check
 python=$(scripts/modal.sh)
-"$python" -m black --check --line-length 120 modal internal/fakemodal examples/children/python
-"$python" -m pyflakes modal internal/fakemodal examples/children/python
+"$python" -m black --check --line-length 120 modal internal/fakemodal examples/children/python bench
+"$python" -m pyflakes modal internal/fakemodal examples/children/python bench

@@ -53,3 +53,6 @@ go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
 go test -timeout 25m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
 go test -short -parallel 4 -timeout 10m ./faults # the fast rows, which mostly wait; make faults runs them all
 scripts/children.sh
+echo "== bench, a little of it: its times say nothing, lost jobs and wrong bytes do"
+kill "$comfyui_pid" # it has one of its own
+scripts/bench.sh --quick

@@ -104,6 +104,9 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if err := a.openCodec(); err != nil {
 		return err
 	}
+	if err := a.profiles(); err != nil {
+		return err
+	}
 	if a.role != Worker {
 		if err := a.listen(); err != nil {
 			return err

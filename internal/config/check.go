@@ -161,14 +161,17 @@ func (c *Config) checkAddresses() error {
 	if c.MetricsListen != "" {
 		addresses["COMFYD_METRICS_LISTEN"] = c.MetricsListen
 	}
+	if c.PprofListen != "" {
+		addresses["COMFYD_PPROF_LISTEN"] = c.PprofListen
+	}
 	for _, name := range slices.Sorted(maps.Keys(addresses)) {
 		a := addresses[name]
 		host, _, err := net.SplitHostPort(a)
 		if err != nil {
 			return &Error{name, a, "host:port, such as 127.0.0.1:8080"}
 		}
-		if strings.HasPrefix(name, "COMFYD_TEMPORAL") && !loopback(host) {
-			return &Error{name, a, "a loopback address: Temporal and its UI have no login of their own here"}
+		if name != "COMFYD_LISTEN" && name != "COMFYD_METRICS_LISTEN" && !loopback(host) {
+			return &Error{name, a, "a loopback address: Temporal, its UI and the profiles have no login of their own here"}
 		}
 		if name == "COMFYD_LISTEN" && !loopback(host) && c.APIKeys == "" {
 			return &Error{name, a, "an address that others reach needs COMFYD_API_KEYS (tenant:secret, or @file)"}

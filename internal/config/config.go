@@ -83,6 +83,7 @@ type Config struct {
 	TracesOnlyEndpoint string `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"`
 	TracesProtocol     string `env:"OTEL_EXPORTER_OTLP_PROTOCOL" envDefault:"http/protobuf"`
 	TracesOnlyProtocol string `env:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"`
+	PprofListen        string `env:"COMFYD_PPROF_LISTEN"`
 
 	// Keys and the signing key, as found or made.
 	Keys    []Key  `env:"-"`

@@ -55,6 +55,7 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		"listen":        {map[string]string{"COMFYD_LISTEN": "8080"}, []string{"COMFYD_LISTEN", "8080", "host:port"}},
 		"open to all":   {map[string]string{"COMFYD_LISTEN": "0.0.0.0:8080"}, []string{"COMFYD_LISTEN", "0.0.0.0:8080", "COMFYD_API_KEYS"}},
 		"temporal open": {map[string]string{"COMFYD_TEMPORAL_LISTEN": "0.0.0.0:7233"}, []string{"COMFYD_TEMPORAL_LISTEN", "loopback"}},
+		"profiles open": {map[string]string{"COMFYD_PPROF_LISTEN": ":6060"}, []string{"COMFYD_PPROF_LISTEN", ":6060", "loopback"}},
 		"store":         {map[string]string{"TEMPORAL_ADDRESS": "t:7233"}, []string{"COMFYD_STORE_URL", "s3://"}},
 		"drain":         {map[string]string{"COMFYD_DRAIN_TIMEOUT": "-1s"}, []string{"COMFYD_DRAIN_TIMEOUT", "-1s", "25h"}},
 		"deployment":    {map[string]string{"TEMPORAL_ADDRESS": "t:7233", "COMFYD_STORE_URL": "s3://b", "COMFYD_DEPLOYMENT": "my.app"}, []string{"COMFYD_DEPLOYMENT", "my.app", "dashes"}},
