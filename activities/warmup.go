@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
@@ -95,7 +96,8 @@ func (a *Activities) Look(ctx context.Context, job Job) (*Placement, error) {
 			return place, nil
 		}
 	}
-	if f := failureOf(err); f.Code == comfy.InvalidWorkflow {
+	var refused *temporal.ApplicationError
+	if errors.As(err, &refused) && refused.Type() == string(comfy.InvalidWorkflow) {
 		return nil, err
 	}
 	return nil, nil

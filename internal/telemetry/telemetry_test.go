@@ -100,9 +100,8 @@ func TestHistoriesReplay(t *testing.T) {
 		ContextPropagators: o.ContextPropagators,
 	})
 	require.NoError(t, err)
-	replayer.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
-	replayer.RegisterWorkflowWithOptions(workflows.Sweep, workflow.RegisterOptions{Name: workflows.SweepName})
-	files, err := filepath.Glob("../../workflows/testdata/*.json")
+	workflows.Register(replayer)
+	files, err := filepath.Glob("../../workflows/testdata/*/*.json")
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(files), 5)
 	for _, f := range files {
