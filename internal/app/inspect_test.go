@@ -108,7 +108,7 @@ func TestLongestInspection(t *testing.T) {
 			}
 			var images []any
 			for n := range 128 {
-				images = append(images, map[string]any{"name": strings.Repeat("i", n+100) + ".png", "image": "AAAA"})
+				images = append(images, map[string]any{"name": strings.Repeat("i", n+60) + ".png", "image": "AAAA"})
 			}
 			body["images"] = images
 			id := d.submit(body)

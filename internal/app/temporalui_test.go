@@ -31,7 +31,7 @@ func TestTemporalUI(t *testing.T) {
 	require.NoError(t, err)
 	page := "http://" + d.app.TemporalUI + "/namespaces/default/workflows/" + id + "/" + run.GetWorkflowExecutionInfo().GetExecution().GetRunId()
 
-	d.see(browser, page+"/history", "no walrus here", "node_failed", "run on url, submission 1")
+	d.see(browser, page+"/timeline", "no walrus here", "node_failed", "run on url, submission 1")
 	seen := d.see(browser, page+"/user-metadata", "`A titled <b>job</b>` · `SaveImage`", "**Tenant**: `alice`", d.url+"/jobs/"+id, "**failed**: `node_failed`: `node 1 (EmptyImage): ValueError: no walrus here`")
 	for _, frame := range frames(seen) {
 		res, err := http.Get("http://" + d.app.TemporalUI + frame)
