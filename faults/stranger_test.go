@@ -176,7 +176,6 @@ func TestStrangerAnswersForComfyUI(t *testing.T) {
 // TestTwinPools: two workers with one pool's name and a ComfyUI each, by mistake or while COMFYUI_URLS changes. Each step
 // finds the worker that has the prompt's server; where that one is gone for good, the prompt counts as lost.
 func TestTwinPools(t *testing.T) {
-	beside(t)
 	w, one, two := newWorld(t), fakecomfy.New(t), fakecomfy.New(t)
 	w.gpu = doubles{one, two}
 	w.temporald()
