@@ -36,16 +36,15 @@ func broken() json.RawMessage {
 	}`)
 }
 
-// poster takes some seconds on a CPU, in many small steps between which it can be stopped.
-func poster(number int) json.RawMessage {
-	const steps = 24
+// poster takes a CPU a while, in small steps between which it can be stopped.
+func poster(number, steps int) json.RawMessage {
 	nodes := fmt.Sprintf(`{
 		"1": {"class_type": "LoadImage", "inputs": {"image": "picked.png"}},
-		"2": {"class_type": "ImageScale", "inputs": {"image": ["1", 0], "upscale_method": "bicubic", "width": 1024, "height": %d, "crop": "disabled"}}`, 1024+number)
+		"2": {"class_type": "ImageScale", "inputs": {"image": ["1", 0], "upscale_method": "bicubic", "width": 768, "height": %d, "crop": "disabled"}}`, 768+number)
 	last := 2
 	for range steps {
 		nodes += fmt.Sprintf(`,
-		"%d": {"class_type": "ImageBlur", "inputs": {"image": ["%d", 0], "blur_radius": 12, "sigma": 0.5}}`, last+1, last)
+		"%d": {"class_type": "ImageBlur", "inputs": {"image": ["%d", 0], "blur_radius": 8, "sigma": 0.5}}`, last+1, last)
 		last++
 	}
 	return json.RawMessage(nodes + fmt.Sprintf(`,

@@ -119,7 +119,7 @@ func (t *team) slow() comfy.Request {
 	defer photo.Close()
 	in, err := t.files.Upload(t.ctx, "picked.png", photo)
 	must(t.T, err)
-	return comfy.Request{Workflow: poster(int(time.Now().UnixNano() % 500)), Images: []comfy.Input{in}} // ComfyUI caches what it has run
+	return comfy.Request{Workflow: poster(int(time.Now().UnixNano()%500), 150), Images: []comfy.Input{in}} // ComfyUI caches what it has run
 }
 
 // namespace makes one for a caller from elsewhere.

@@ -48,7 +48,7 @@ func Pipeline(ctx workflow.Context, in Input) (*Output, error) {
 		{Name: "print", graphs: []json.RawMessage{broken(), upscale(768)}, must: true, urgency: 1},
 	}
 	for i := range in.Posters {
-		branches = append(branches, &Branch{Name: fmt.Sprintf("poster-%d", i), graphs: []json.RawMessage{poster(i)}, urgency: 5})
+		branches = append(branches, &Branch{Name: fmt.Sprintf("poster-%d", i), graphs: []json.RawMessage{poster(i, 8)}, urgency: 5})
 	}
 
 	rest, cancel := workflow.WithCancel(ctx)

@@ -34,17 +34,17 @@ def broken():
     }
 
 
-def poster(number, steps=24):
-    """Takes some seconds on a CPU, in many small steps between which it can be stopped."""
+def poster(number, steps=8):
+    """Takes a CPU a while, in small steps between which it can be stopped."""
     graph = {
         "in": node("LoadImage", image="picked.png"),
         "scale": node(
-            "ImageScale", image=["in", 0], upscale_method="bicubic", width=1024, height=1024 + number, crop="disabled"
+            "ImageScale", image=["in", 0], upscale_method="bicubic", width=768, height=768 + number, crop="disabled"
         ),
     }
     last = "scale"
     for i in range(steps):
-        graph[f"blur{i}"] = node("ImageBlur", image=[last, 0], blur_radius=12, sigma=0.5)
+        graph[f"blur{i}"] = node("ImageBlur", image=[last, 0], blur_radius=8, sigma=0.5)
         last = f"blur{i}"
     graph["out"] = node("SaveImage", images=[last, 0], filename_prefix="poster")
     return graph

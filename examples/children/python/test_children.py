@@ -46,7 +46,7 @@ async def slow():
     """A job that takes seconds; ComfyUI caches what it has run, so each is another."""
     with open(PHOTO, "rb") as photo:
         image = await asyncio.to_thread(files.upload, "picked.png", photo.read())
-    return {"workflow": poster(500 + int(time.time() * 1000) % 500), "images": [image]}
+    return {"workflow": poster(500 + int(time.time() * 1000) % 500, steps=150), "images": [image]}
 
 
 @pytest.mark.asyncio
