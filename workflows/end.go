@@ -81,13 +81,16 @@ func (j *job) end(ctx workflow.Context, err error) error {
 	f.Metrics.TotalMS = workflow.Now(ctx).Sub(j.created).Milliseconds()
 	f.Metrics.ExecutionMS, f.Metrics.GPUSeconds = j.ran.Milliseconds(), j.ran.Seconds()
 	f.Metrics.QueueMS = max(f.Metrics.TotalMS-f.Metrics.ExecutionMS, 0)
-	state, canceled := "failed", ctx.Err() != nil
+	canceled := ctx.Err() != nil
 	if canceled {
-		state = "canceled"
 		f = comfy.Failure{Code: comfy.Canceled, Message: "the job was canceled", Attempts: f.Attempts, Backend: f.Backend, Metrics: f.Metrics}
 	}
 	j.countAttempts(ctx)
-	j.show(ctx, state, fmt.Sprintf("`%s`: %s", f.Code, comfy.Literal(f.Message, maxReason)))
+	if canceled {
+		j.show(ctx, "canceled", f.Message)
+	} else {
+		j.show(ctx, "failed", fmt.Sprintf("`%s`: %s", f.Code, comfy.Literal(f.Message, maxReason)))
+	}
 	if err := workflow.UpsertTypedSearchAttributes(ctx, attrErrorCode.ValueSet(string(f.Code))); err != nil {
 		workflow.GetLogger(ctx).Error("the error code is missing in the search attributes", "error", err)
 	}

@@ -71,7 +71,7 @@ func TestInspection(t *testing.T) {
 	require.Contains(t, seen["failed"].current, "**failed**: `out_of_memory`: `node 1 (EmptyImage): torch.cuda.OutOfMemoryError: CUDA out of memory.")
 	require.Contains(t, seen["failed"].failure, "node 1 (EmptyImage): torch.cuda.OutOfMemoryError: CUDA out of memory.")
 	require.Contains(t, seen["failed"].attributes, `ComfyErrorCode="out_of_memory"`)
-	require.Contains(t, seen["canceled"].current, "**canceled**: ")
+	require.Contains(t, seen["canceled"].current, "**canceled**: the job was canceled")
 	require.Contains(t, seen["canceled"].attributes, `ComfyErrorCode="canceled"`)
 	require.Contains(t, seen["retried"].current, "- submission 1 to url was lost: `")
 	require.Contains(t, seen["retried"].steps, "pause before submission 2")
