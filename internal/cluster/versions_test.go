@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,21 @@ func (s *site) versions(args ...string) string {
 	said, err := s.Try(s.t.Context(), "worker-1", append([]string{"temporal", "versions"}, args...))
 	require.NoError(s.t, err, said)
 	return said
+}
+
+// sees waits until the versions are told to be so: what Temporal lists is a moment behind.
+func (s *site) sees(pattern string) {
+	s.t.Helper()
+	said, re := "", regexp.MustCompile(pattern)
+	defer func() {
+		if s.t.Failed() {
+			s.t.Log(said)
+		}
+	}()
+	await(s.t, pattern, func() bool {
+		said = s.versions()
+		return re.MatchString(said)
+	})
 }
 
 // build is the version that a job keeps to; "" before it has begun.
@@ -60,7 +76,7 @@ func TestVersions(t *testing.T) {
 
 	// The first version becomes the current one by itself.
 	jobs(s.submit(), s.submit())
-	require.Regexp(t, `v1 +all others +0 +2`, s.versions())
+	s.sees(`v1 +all others +0 +2`)
 	sweep := s.temporal.ScheduleClient().GetHandle(t.Context(), "comfyd-sweep")
 	swept := func(n int) {
 		t.Helper()
@@ -80,7 +96,7 @@ func TestVersions(t *testing.T) {
 	s.from(s.Workers[0], "v2")
 	second, build := s.held()
 	require.Equal(t, "v1", build)
-	require.Regexp(t, `v2 +none +0 +1 +may be stopped\nv1 +all others +2 +1`, s.versions())
+	s.sees(`v2 +none +0 +1 +may be stopped\nv1 +all others +2 +1`)
 	require.Regexp(t, `v2 +30 % `, s.versions("ramp", "v2", "30"))
 	got := map[string]int{}
 	var ramped []*record
@@ -117,7 +133,7 @@ func TestVersions(t *testing.T) {
 	await(t, "a worker says that the job stands still", func() bool {
 		return strings.Contains(s.Workers[0].Log()+s.Workers[1].Log(), "keep to version v1, and no worker of that version is there")
 	})
-	require.Regexp(t, `v1 +none +1 +0 +ITS JOBS STAND STILL`, s.versions())
+	s.sees(`v1 +none +1 +0 +ITS JOBS STAND STILL`)
 	require.Contains(t, s.versions("move", "v1"), "1 open jobs go on with version v2")
 	jobs(stranded)
 
