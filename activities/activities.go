@@ -57,6 +57,7 @@ type Activities struct {
 	o       Options
 	janitor *janitor
 	load    *load
+	drain   *drain
 	waiting atomic.Int64 // warm-ups
 	ahead   sync.Once    // the clock
 }
@@ -69,7 +70,7 @@ func New(o Options) *Activities {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log), load: newLoad()}
+	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log), load: newLoad(), drain: newDrain()}
 }
 
 // Close waits for the clean-up of jobs that have ended, as long as ctx allows.

@@ -45,7 +45,10 @@ func (s *Server) replay(ctx context.Context, id string, memo comfy.Submission) (
 	if !isOpen(info.GetStatus()) && s.isDeleted(ctx, id, info.GetExecution().GetRunId()) {
 		return false, failf(CodeUnavailable, "The job under this Idempotency-Key was deleted, and Temporal is about to forget it, within a minute. Try again.")
 	}
-	first, ok := submissionOf(info)
+	first, ok, err := s.submissionOf(info)
+	if err != nil {
+		return false, err
+	}
 	if !ok || first.Tenant != memo.Tenant || first.Digest != memo.Digest {
 		return false, failf(CodeIdempotencyKeyReuse, "This Idempotency-Key was used for a different request before. Use a new key for a new job.")
 	}

@@ -33,6 +33,7 @@ const (
 
 // Names of the activities, in the order in which a job meets them.
 const (
+	ActivityLook    = "Look" // a local one; WarmUp follows where it finds nothing
 	ActivityWarmUp  = "WarmUp"
 	ActivityPrompt  = "Prompt"
 	ActivityCollect = "Collect"
@@ -45,6 +46,7 @@ const (
 	AttrBackend   = "ComfyBackend"   // Keyword: the pool that runs the job
 	AttrTenant    = "ComfyTenant"    // Keyword: the owner of the key that submitted it
 	AttrErrorCode = "ComfyErrorCode" // Keyword: the Code of a failed job
+	AttrAttempts  = "ComfyAttempts"  // Int: how often a GPU was given the job, of one that needed more than one attempt
 	AttrMetadata  = "ComfyMetadata"  // KeywordList: "key=value" for each entry of Request.Metadata
 	AttrInputs    = "ComfyInputs"    // KeywordList: the first 12 digits of the hash of each input, and of the graph, in the store; "none"
 )

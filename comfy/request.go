@@ -97,20 +97,6 @@ func (r *Request) checkLabels() error {
 	return nil
 }
 
-// jsonSize is how many bytes a text takes in JSON, at most. Asking encoding/json is not allowed in workflow code.
-func jsonSize(text string) int {
-	n := len(text)
-	for _, r := range text {
-		switch {
-		case r == '"' || r == '\\':
-			n++
-		case r < ' ' || r == '<' || r == '>' || r == '&' || r == '\u2028' || r == '\u2029':
-			n += len(`\u0000`) - 1
-		}
-	}
-	return n
-}
-
 // AsInput makes an output of one job an input of the next, under the name that its graph calls it. No byte moves: the
 // next job reads the first one's output in the store, as long as that is kept.
 func (o *Output) AsInput(name string) Input {

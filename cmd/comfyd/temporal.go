@@ -15,7 +15,7 @@ import (
 
 // temporalCommand is `comfyd temporal`, for a Temporal cluster that is not embedded.
 func temporalCommand() *cobra.Command {
-	c := &cobra.Command{Use: "temporal", Short: "Prepare a Temporal cluster", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "temporal", Short: "Prepare a Temporal cluster, and roll new versions out on it", Args: cobra.NoArgs}
 	var update bool
 	var endpoint string
 	setup := &cobra.Command{
@@ -33,7 +33,7 @@ func temporalCommand() *cobra.Command {
 	}
 	setup.Flags().BoolVar(&update, "update-retention", false, "change the retention of a namespace that exists to COMFYD_RETENTION")
 	setup.Flags().StringVar(&endpoint, "nexus-endpoint", comfy.NexusEndpoint, "name of the Nexus endpoint; empty makes none")
-	c.AddCommand(setup)
+	c.AddCommand(setup, versionsCommand(), replayCommand())
 	return c
 }
 

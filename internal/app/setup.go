@@ -129,7 +129,7 @@ func registerAttributes(ctx context.Context, c client.Client, namespace string, 
 		}
 		var all []string
 		for name := range searchAttributes() {
-			all = append(all, name+" = 'none'")
+			all = append(all, name+" IS NOT NULL")
 		}
 		if _, err := c.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: strings.Join(all, " AND ")}); err != nil {
 			return fmt.Errorf("using them in a query: %w", err)

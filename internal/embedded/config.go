@@ -108,6 +108,10 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		// A deleted job is forgotten when the queue has noted that the job's end was worked on; every 30 s by default.
 		dynamicconfig.TransferProcessorUpdateAckInterval.Key(): time.Second,
 
+		// A poll that is open when the worker stops is ended by the server. Otherwise a task handed to it in that moment is
+		// lost, and comes again after its timeout only: at the next start somebody would wait for it.
+		dynamicconfig.EnableCancelWorkerPollsOnShutdown.Key(): true,
+
 		// 512 each by default: half of all goroutines of an idle server.
 		dynamicconfig.TransferProcessorSchedulerWorkerCount.Key():   queueWorkers,
 		dynamicconfig.TimerProcessorSchedulerWorkerCount.Key():      queueWorkers,
@@ -117,6 +121,14 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		// changes come close together the second one, the end, is dropped (events.NotifierImpl in the server). It was
 		// seen in 2 of 5,900 runs on two busy cores: the result came when the wait was renewed, after the default 20 s.
 		dynamicconfig.HistoryLongPollExpirationInterval.Key(): resultWait,
+
+		// A worker that is paused, or cut off without a word, leaves its polls open here, a minute by default, and each
+		// takes one attempt with it. They end sooner than its heartbeats are missed, so that the next attempt of what
+		// it did meets a worker that lives. The server's own workers, of which there are many, live and die with it.
+		dynamicconfig.MatchingLongPollExpirationInterval.Key(): []dynamicconfig.ConstrainedValue{
+			{Constraints: dynamicconfig.Constraints{Namespace: primitives.SystemLocalNamespace}, Value: time.Minute},
+			{Value: pollWait},
+		},
 
 		// Priority is strict only within a partition; by default there are four of each queue. One is also faster
 		// here: a query or a task never takes the way over another partition.

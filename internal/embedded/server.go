@@ -119,7 +119,7 @@ func (s *Server) start(ctx context.Context, o Options) error {
 	}
 	if uiListener != nil {
 		s.uiAddress = reachable(uiListener.Addr().(*net.TCPAddr))
-		if s.ui, err = startUI(uiListener, s.address, o.Namespace, s.log.log); err != nil {
+		if s.ui, err = startUI(uiListener, s.address, o, s.log.log); err != nil {
 			return typed(StartFailed, err, "starting the UI")
 		}
 	}
