@@ -10,6 +10,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 // Failure is what an activity's application error carries as its details; the error's type is the Code.
@@ -43,9 +44,22 @@ func againIn(d time.Duration, err error) error {
 	})
 }
 
-func appError(f Failure, cause error, o temporal.ApplicationErrorOptions) error {
-	o.Cause, o.Details = cause, []any{f}
+func appError(f Failure, err error, o temporal.ApplicationErrorOptions) error {
+	o.Cause, o.Details = causeOf(err), []any{f}
 	return temporal.NewApplicationErrorWithOptions(f.Message, string(f.Code), o)
+}
+
+// causeOf is what a person finds beneath a failure in Temporal's history: what lies behind a backend's words, without
+// credentials; nil where there is no more.
+func causeOf(err error) error {
+	var b *backend.Error
+	for errors.As(err, &b) {
+		err = b.Cause
+	}
+	if err == nil || errors.Is(err, errWait) {
+		return nil
+	}
+	return errors.New(logs.Clean(err.Error()))
 }
 
 func failureOf(err error) Failure {

@@ -8,6 +8,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 const (
@@ -24,6 +25,7 @@ type cleanup struct {
 	handle   backend.Handle
 	files    []backend.File
 	ended    bool // well: its outputs are to be collected
+	about    logs.About
 }
 
 // janitor removes a job's files from its backend once the job is closed: not sooner, because an attempt whose result
@@ -76,7 +78,7 @@ func (j *janitor) clean(ctx context.Context, c cleanup) {
 		return
 	}
 	if err := c.backend.Release(ctx, c.handle, c.files); err != nil {
-		j.log.WithError(err).WithField("call_id", c.workflow.WorkflowID).Warn("the job's files stay on the backend")
+		logs.In(logs.With(ctx, c.about), j.log).WithError(err).WithField(logs.CallID, c.workflow.WorkflowID).Warn("the job's files stay on the backend")
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

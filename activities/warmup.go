@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 const (
@@ -28,8 +30,26 @@ const (
 // is well and has a slot free; where all are full, the first. The pool that lost the job last comes after all others.
 // It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as the job may
 // wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
+//
+// A child it checks first, as the API has done with all others.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
-	a.watchClock(ctx)
+	if !job.Child {
+		return a.await(ctx, job)
+	}
+	c, err := a.child(ctx, &job.Request)
+	if err != nil {
+		return nil, err
+	}
+	job.Request.Images = c.Images
+	place, err := a.await(ctx, job)
+	if place != nil {
+		place.Child = c
+	}
+	return place, err
+}
+
+// await waits for a pool that can take the job.
+func (a *Activities) await(ctx context.Context, job Job) (*Placement, error) {
 	p, err := a.prompt(ctx, job, 0, false)
 	if err != nil {
 		return nil, err
@@ -65,6 +85,24 @@ func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
 	}
 }
 
+// Look is WarmUp for a pool that is ready at this moment: it asks once and does not wait. Nil means that the job has to
+// wait, or that WarmUp has to find out. It runs as a local activity, within the workflow task, so that a job whose
+// backend is warm does not pay for a step of its own.
+func (a *Activities) Look(ctx context.Context, job Job) (*Placement, error) {
+	p, err := a.prompt(ctx, job, 0, false)
+	if err == nil {
+		var place *Placement
+		if place, err = a.place(ctx, job, p); err == nil {
+			return place, nil
+		}
+	}
+	var refused *temporal.ApplicationError
+	if errors.As(err, &refused) && refused.Type() == string(comfy.InvalidWorkflow) {
+		return nil, err
+	}
+	return nil, nil
+}
+
 // errWait says that asking again may help.
 var errWait = errors.New("wait")
 
@@ -74,7 +112,7 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	var refused *backend.Error
 	var queue, avoided *backend.Pool // well, but full; well, but has just lost the job
 	want := backend.WantOf(&job.Request)
-	for _, b := range a.own() {
+	for _, b := range a.placing() {
 		if !want.Fits(b.Pool()) {
 			continue
 		}
@@ -114,8 +152,8 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	return nil, &backend.Error{Code: comfy.BackendUnavailable, Message: strings.Join(orNone(waits, want), "; "), Cause: errWait}
 }
 
-// own are the backends on which this worker places jobs: none while it drains.
-func (a *Activities) own() []backend.Backend {
+// placing are the backends on which this worker places jobs: none while it drains.
+func (a *Activities) placing() []backend.Backend {
 	if a.drain.running() {
 		return nil
 	}
@@ -138,7 +176,7 @@ func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 	}
 	pools, err := a.o.Elsewhere(ctx)
 	if err != nil {
-		a.o.Log.WithError(err).Warn("cannot read which pools other workers serve")
+		logs.In(ctx, a.o.Log).WithError(err).Warn("cannot read which pools other workers serve")
 		return nil
 	}
 	want := backend.WantOf(&job.Request)

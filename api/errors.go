@@ -127,7 +127,9 @@ func (s *Server) handleError(c *fiber.Ctx, err error) error {
 	}
 	switch e.Code.Status() {
 	case http.StatusUnauthorized:
-		c.Set(fiber.HeaderWWWAuthenticate, `Bearer realm="comfyd"`)
+		if c.GetRespHeader(fiber.HeaderWWWAuthenticate) == "" { // the codec server has another
+			c.Set(fiber.HeaderWWWAuthenticate, `Bearer realm="comfyd"`)
+		}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(retrySeconds))
 	case http.StatusRequestTimeout:

@@ -55,6 +55,12 @@ func (s *Server) readyz(c *fiber.Ctx) error {
 	return c.JSON(body)
 }
 
+// Ready tells of each part of GET /readyz whether it can be used.
+func (s *Server) Ready() map[string]bool {
+	b := s.readyNow()
+	return map[string]bool{"temporal": b.Temporal.OK, "store": b.Store.OK, "backend": b.Backend.OK, "disk": b.Disk.OK}
+}
+
 func (s *Server) readyNow() readyBody {
 	s.ready.mu.Lock()
 	defer s.ready.mu.Unlock()

@@ -84,7 +84,10 @@ func (s *Server) list(c *fiber.Ctx) error {
 // attributes may be anybody's. Labels are compared here once more, because the embedded Temporal pays no heed to case.
 func (s *Server) lists(info *workflow.WorkflowExecutionInfo, tenant string, f *filter) bool {
 	owner := s.opts.DefaultTenant
-	if sub, ok := submissionOf(info); ok {
+	switch sub, submitted, err := s.submissionOf(info); {
+	case err != nil:
+		owner = keyword(info, comfy.AttrTenant)
+	case submitted:
 		owner = sub.Tenant
 	}
 	if owner != tenant {

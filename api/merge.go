@@ -4,7 +4,6 @@ import (
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/converter"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
@@ -18,7 +17,7 @@ type heartbeat struct {
 
 // merge makes one status of an open job from two sources. The workflow's own word (nil where it gave none) knows phase
 // and attempts; Describe knows how far the activity is, needs no worker, and has the last word on what it sees.
-func merge(status, own *comfy.Status, described *workflowservice.DescribeWorkflowExecutionResponse) {
+func (s *Server) merge(status, own *comfy.Status, described *workflowservice.DescribeWorkflowExecutionResponse) {
 	if own != nil {
 		status.Phase, status.Progress = own.Phase, own.Progress
 		status.Attempts, status.Backend, status.QueuePosition = own.Attempts, own.Backend, own.QueuePosition
@@ -28,7 +27,7 @@ func merge(status, own *comfy.Status, described *workflowservice.DescribeWorkflo
 		case comfy.ActivityWarmUp:
 			status.Phase = comfy.PhaseWarming
 		case comfy.ActivityPrompt:
-			mergePrompt(status, activity)
+			s.mergePrompt(status, activity)
 		case comfy.ActivityCollect:
 			status.Phase = comfy.PhaseCollecting
 		}
@@ -43,11 +42,11 @@ func merge(status, own *comfy.Status, described *workflowservice.DescribeWorkflo
 
 // mergePrompt reads the prompt activity. One that no worker has picked up waits for a GPU; one that has been picked up
 // says in its heartbeat whether ComfyUI runs the prompt, and so does one that is between two attempts.
-func mergePrompt(status *comfy.Status, activity *workflow.PendingActivityInfo) {
+func (s *Server) mergePrompt(status *comfy.Status, activity *workflow.PendingActivityInfo) {
 	status.Phase, status.Progress = comfy.PhaseQueued, nil
 	var beat heartbeat
 	payloads := activity.GetHeartbeatDetails()
-	if payloads == nil || converter.GetDefaultDataConverter().FromPayloads(payloads, &beat) != nil {
+	if payloads == nil || s.opts.Converter.FromPayloads(payloads, &beat) != nil {
 		return
 	}
 	if beat.Handle != nil {

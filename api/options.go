@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net/http"
 	"net/url"
 	"regexp"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"go.opentelemetry.io/otel/trace"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
@@ -65,8 +68,11 @@ type Key struct {
 
 // Options of a [Server]. Temporal, Store, Catalogs, Keys, SigningKey and Log must be set.
 type Options struct {
-	Temporal  Temporal
-	Namespace string // Temporal's; it must be the one that Temporal is connected to
+	Temporal Temporal
+	// EagerStart asks Temporal to hand the first step of a job to a worker of this process with the answer to its start.
+	// Only a Temporal client that workers of this process use can do that, and it heeds no versions of workers.
+	EagerStart bool
+	Namespace  string // Temporal's; it must be the one that Temporal is connected to
 	// NamespaceID is that namespace's ID, which notes of deleted jobs carry.
 	NamespaceID string
 	Store       Store
@@ -80,6 +86,14 @@ type Options struct {
 	SigningKey []byte
 	// PublicURL is the address under which clients see the server; empty means the one that the request names.
 	PublicURL string
+	// LinkURL is the address under which a person who looks at Temporal finds the server; empty means PublicURL. Without
+	// either, Temporal's pages have no link: the address that a request names is the client's to choose.
+	LinkURL string
+	// Converter reads what Temporal keeps of jobs: their input, memo, heartbeats; nil means Temporal's own. It must be
+	// that of the client Temporal.
+	Converter converter.DataConverter
+	// CodecServer is nil where nothing is encrypted, or nobody may read it over HTTP.
+	CodecServer *CodecServer
 	// TrustedProxies are addresses or CIDR ranges whose X-Forwarded-* headers are believed.
 	TrustedProxies []string
 	// CORSOrigins are the origins whose pages may call the API; empty means none, "*" means all.
@@ -98,6 +112,13 @@ type Options struct {
 	Retention time.Duration
 	Log       logrus.FieldLogger
 	Version   string
+
+	// Metrics answers GET /metrics; it asks for a key itself. Nil: there is no such address here.
+	Metrics http.Handler
+	// Observed is told of each answer, by the route's template; nil: nobody is.
+	Observed func(route, method string, status int, took time.Duration)
+	// Tracer makes spans of requests; nil makes none.
+	Tracer trace.Tracer
 }
 
 const (
@@ -144,7 +165,11 @@ func (o *Options) complete() error {
 		return fmt.Errorf("api: default tenant %q: use 1 to 64 letters, digits, dots, dashes and underscores", o.DefaultTenant)
 	}
 	fill(&o.DefaultTenant, o.Keys[0].Tenant)
+	fill(&o.LinkURL, o.PublicURL)
 	fill(&o.BodyLimit, defaultBodyLimit)
+	if o.Converter == nil {
+		o.Converter = converter.GetDefaultDataConverter()
+	}
 	fill(&o.StartTimeout, time.Hour)
 	fill(&o.RunTimeout, 30*time.Minute)
 	fill(&o.MaxRunTimeout, 24*time.Hour)

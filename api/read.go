@@ -32,7 +32,8 @@ const (
 // job is a job as last read. It is shared between requests and never changed once it is read.
 type job struct {
 	id, runID, tenant string
-	submitted         bool // through the API, rather than started as a child by others
+	submitted         bool  // through the API, rather than started as a child by others
+	unreadable        error // why its submission cannot be read
 	status            comfy.Status
 	body              []byte // the whole answer of a job that has ended, where it is kept
 }
@@ -46,7 +47,9 @@ func (s *Server) job(id, tenant string) (*job, error) {
 		j = nil
 	}
 	if j == nil {
-		j = s.open.get(id, s.now())
+		if j = s.open.get(id, s.now()); j != nil && j.tenant == tenant {
+			s.watches.of(j) // who polls so often wants to know the end as it happens
+		}
 	}
 	if j == nil {
 		if !validWorkflowID(id) {
@@ -62,7 +65,7 @@ func (s *Server) job(id, tenant string) (*job, error) {
 	if j.tenant != tenant || s.deleted.Contains(j.runID) {
 		return nil, notFound()
 	}
-	return j, nil
+	return j, j.unreadable
 }
 
 // known asks Temporal whether it still knows a job that is told from memory: one question for all who ask at a time.
@@ -115,7 +118,12 @@ func (s *Server) read(id string) (*job, error) {
 		id: id, runID: info.GetExecution().GetRunId(), tenant: s.opts.DefaultTenant,
 		status: comfy.Status{ID: id, State: comfy.Running, Phase: comfy.PhaseQueued, CreatedAt: info.GetStartTime().AsTime()},
 	}
-	if sub, ok := submissionOf(info); ok {
+	sub, submitted, err := s.submissionOf(info)
+	switch {
+	case err != nil: // it is the tenant's that the search attributes name, for want of a better word
+		j.tenant, j.unreadable = keyword(info, comfy.AttrTenant), err
+		return j, nil
+	case submitted:
 		j.tenant, j.submitted = sub.Tenant, true
 	}
 	if !isOpen(info.GetStatus()) {
@@ -133,7 +141,7 @@ func (s *Server) read(id string) (*job, error) {
 	case own = <-answer:
 	case <-patience.C:
 	}
-	merge(&j.status, own, described)
+	s.merge(&j.status, own, described)
 	s.open.add(j, s.now())
 	return j, nil
 }
@@ -221,12 +229,15 @@ func knownCode(code comfy.Code) bool {
 	return false
 }
 
-// submissionOf reads the start memo. Jobs that others start as children have none.
-func submissionOf(info *workflow.WorkflowExecutionInfo) (comfy.Submission, bool) {
+// submissionOf reads the start memo. Jobs that others start have none, and that of a child counts for nothing: its parent
+// may write there what it likes. One that cannot be read must not be taken for none: the job would be another tenant's.
+func (s *Server) submissionOf(info *workflow.WorkflowExecutionInfo) (sub comfy.Submission, submitted bool, err error) {
 	payload, ok := info.GetMemo().GetFields()[comfy.MemoSubmission]
-	var sub comfy.Submission
-	if !ok || converter.GetDefaultDataConverter().FromPayload(payload, &sub) != nil {
-		return comfy.Submission{}, false
+	if !ok || info.GetParentExecution() != nil {
+		return sub, false, nil
 	}
-	return sub, sub.Tenant != ""
+	if err := s.opts.Converter.FromPayload(payload, &sub); err != nil {
+		return sub, true, failf(CodeInternal, "The job cannot be read: this server lacks the key with which it is encrypted in Temporal, or another version has written it.").because(err)
+	}
+	return sub, sub.Tenant != "", nil
 }

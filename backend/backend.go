@@ -124,11 +124,11 @@ type Recorder interface {
 
 // Update is news about a prompt.
 type Update struct {
-	Progress comfy.Progress
+	Progress comfy.Progress `json:"progress"`
 	// Running is false while the prompt waits in the backend's own queue.
-	Running bool
+	Running bool `json:"running"`
 	// QueuePosition is its place there, 0 being next; nil where unknown.
-	QueuePosition *int
+	QueuePosition *int `json:"queue_position,omitempty"`
 }
 
 // Handle finds a prompt again after whoever submitted it has died. It holds no secret.

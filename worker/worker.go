@@ -4,13 +4,10 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
@@ -46,7 +43,9 @@ type Options struct {
 	Publisher *catalog.Publisher
 	Directory *catalog.Directory
 	Limits    activities.Limits
-	Sweep     SweepOptions
+	// ChildTenant owns the jobs that other Temporal users start; empty where this worker was not told.
+	ChildTenant string
+	Sweep       SweepOptions
 	// Deployment turns worker versioning on. It is about the workflows alone: activities go on whatever version has begun
 	// them, and a pool is a place, with one queue for its GPUs.
 	Deployment Deployment
@@ -86,6 +85,7 @@ func New(o Options) *Worker {
 		Backends: o.Backends, Store: o.Store, Limits: o.Limits, Log: o.Log,
 		Elsewhere: o.Directory.Pools,
 		Closed:    closed(o.Client),
+		Owner:     owner(o.Client), ChildTenant: o.ChildTenant,
 	})
 	w := &Worker{activities: a, publisher: o.Publisher, fatal: o.Fatal, log: o.Log}
 
@@ -93,7 +93,9 @@ func New(o Options) *Worker {
 		MaxConcurrentActivityExecutionSize: maxSteps, DeploymentOptions: o.Deployment.options(),
 	})
 	workflows.Register(jobs)
+	register(jobs, comfy.ActivityLook, a.Look)
 	register(jobs, comfy.ActivityWarmUp, a.WarmUp)
+	registerNexus(jobs, o.Limits)
 	registerSweep(jobs, o)
 	w.schedule = func() { scheduleSweep(o.Client, o.Log) }
 	for _, b := range o.Backends {
@@ -159,25 +161,4 @@ func (w *Worker) Start() error {
 	w.versions.start()
 	w.schedule()
 	return nil
-}
-
-// closed asks Temporal whether a job has ended. One that it has forgotten has, and so has one whose ID another job has
-// taken. A job that was reset runs on under another run ID, from the same first run; one of a chain (a cron, a retry) has
-// a first run that is another's.
-func closed(c client.Client) func(context.Context, activities.Execution) (bool, error) {
-	return func(ctx context.Context, e activities.Execution) (bool, error) {
-		ctx, done := context.WithTimeout(ctx, 10*time.Second)
-		defer done()
-		d, err := c.DescribeWorkflowExecution(ctx, e.WorkflowID, "")
-		var gone *serviceerror.NotFound
-		if errors.As(err, &gone) {
-			return true, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("asking Temporal whether job %s has ended: %w", e.WorkflowID, err)
-		}
-		info := d.GetWorkflowExecutionInfo()
-		return info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING ||
-			(info.GetFirstRunId() != e.OriginalRunID && info.GetExecution().GetRunId() != e.OriginalRunID), nil
-	}
 }

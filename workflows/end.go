@@ -10,7 +10,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/comfyd/comfyd/activities"
-	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -43,15 +42,17 @@ func (j *job) again(ctx workflow.Context, err error) error {
 		return err
 	}
 	workflow.GetLogger(ctx).Warn("the submission was lost, the job goes on with another", "submission", j.submission, "reason", f.Message)
+	j.note(f.Message)
 	// A backend that refuses at once must not be asked in a tight loop.
-	return workflow.Sleep(ctx, min(500*time.Millisecond<<(j.submission-1), maxPause))
+	pause := min(500*time.Millisecond<<(j.submission-1), maxPause)
+	return workflow.NewTimerWithOptions(ctx, pause, workflow.TimerOptions{Summary: fmt.Sprintf("pause before submission %d", j.submission+1)}).Get(ctx, nil)
 }
 
 // result is the job's result, with where its time went.
-func (j *job) result(ctx workflow.Context, place *activities.Placement, out *backend.Outcome, c *activities.Collected, collecting time.Time) *comfy.Result {
-	now := workflow.Now(ctx)
+func (j *job) result(ctx workflow.Context, place *activities.Placement, out *activities.Prompted) *comfy.Result {
+	c := out.Collected
 	m := comfy.Metrics{
-		CollectMS: now.Sub(collecting).Milliseconds(), TotalMS: now.Sub(j.created).Milliseconds(),
+		CollectMS: out.CollectMS, TotalMS: workflow.Now(ctx).Sub(j.created).Milliseconds(),
 		ColdStartMS: out.ColdStartMS, GPU: out.GPU,
 	}
 	if m.ColdStartMS == 0 && j.coldStart > time.Second {
@@ -84,7 +85,12 @@ func (j *job) end(ctx workflow.Context, err error) error {
 	if canceled {
 		f = comfy.Failure{Code: comfy.Canceled, Message: "the job was canceled", Attempts: f.Attempts, Backend: f.Backend, Metrics: f.Metrics}
 	}
-	workflow.SetCurrentDetails(ctx, fmt.Sprintf("**failed** (%s): %s", f.Code, f.Message))
+	j.countAttempts(ctx)
+	if canceled {
+		j.show(ctx, "canceled", f.Message)
+	} else {
+		j.show(ctx, "failed", fmt.Sprintf("`%s`: %s", f.Code, comfy.Literal(f.Message, maxReason)))
+	}
 	if err := workflow.UpsertTypedSearchAttributes(ctx, attrErrorCode.ValueSet(string(f.Code))); err != nil {
 		workflow.GetLogger(ctx).Error("the error code is missing in the search attributes", "error", err)
 	}
@@ -92,7 +98,7 @@ func (j *job) end(ctx workflow.Context, err error) error {
 		return temporal.NewCanceledError(f)
 	}
 	return temporal.NewApplicationErrorWithOptions(f.Message, string(f.Code), temporal.ApplicationErrorOptions{
-		NonRetryable: true, Details: []any{f},
+		NonRetryable: !f.Code.Retryable(), Details: []any{f}, // for a parent's retry policy: the API gives its jobs none
 	})
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/signal"
@@ -68,7 +69,10 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 		for _, k := range c.Keys {
 			hide = append(hide, k.Secret)
 		}
-		log := logs.New(logs.Options{Level: c.LogLevel, Format: c.LogFormat, Out: os.Stderr, Hide: append(hide, c.SigningKey)})
+		for _, k := range c.Payload {
+			hide = append(hide, base64.StdEncoding.EncodeToString(k.Secret))
+		}
+		log := logs.New(logs.Options{Level: c.LogLevel, Format: c.LogFormat, Out: os.Stderr, Hide: append(hide, c.SigningKey, c.MetricsKey, c.Codec)})
 		for _, line := range c.Unknown {
 			log.Warn(line)
 		}
@@ -118,6 +122,9 @@ func greet(cmd *cobra.Command, c *config.Config, a *app.App) {
 		if c.APIKeys == "" {
 			fmt.Fprintf(out, "API key      %s/api-key\n", c.DataDir)
 		}
+	}
+	if a.MetricsAddress() != "" {
+		fmt.Fprintf(out, "Metrics      http://%s/metrics\n", a.MetricsAddress())
 	}
 	if a.TemporalUI != "" {
 		fmt.Fprintf(out, "Temporal UI  http://%s\n", a.TemporalUI)

@@ -29,7 +29,12 @@ type double struct {
 
 func onDouble(t *testing.T, vars map[string]string) *double {
 	t.Helper()
-	d := &double{comfy: fakecomfy.New(t)}
+	return onServer(t, fakecomfy.New(t), vars)
+}
+
+func onServer(t *testing.T, s *fakecomfy.Server, vars map[string]string) *double {
+	t.Helper()
+	d := &double{comfy: s}
 	dir := t.TempDir()
 	d.blobs = filepath.Join(dir, "blobs")
 	all := map[string]string{"COMFYD_DATA_DIR": dir, "COMFYUI_URLS": d.comfy.URL}

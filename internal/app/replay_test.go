@@ -12,7 +12,6 @@ import (
 	"go.temporal.io/api/history/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
-	"go.temporal.io/sdk/workflow"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/comfyd/comfyd/comfy"
@@ -110,14 +109,6 @@ func (e *ends) twice() {
 	e.is(again, 2, "COMPLETED", "")
 }
 
-// parent is another team's workflow with a job as its child.
-func parent(ctx workflow.Context, child string, req comfy.Request) (*comfy.Result, error) {
-	ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{WorkflowID: child, TaskQueue: comfy.TaskQueue})
-	var r *comfy.Result
-	err := workflow.ExecuteChildWorkflow(ctx, comfy.WorkflowName, req).Get(ctx, &r)
-	return r, err
-}
-
 // child is a job that a workflow of others has started, and one that none of the pools may take.
 func (e *ends) child() {
 	w := worker.New(e.c, "others", worker.Options{})
@@ -127,11 +118,11 @@ func (e *ends) child() {
 	ctx, done := context.WithTimeout(e.t.Context(), time.Minute)
 	defer done()
 	start := client.StartWorkflowOptions{TaskQueue: "others"}
-	run, err := e.c.ExecuteWorkflow(ctx, start, parent, "a-child", comfy.Request{Workflow: graph(24, "child")})
+	run, err := e.c.ExecuteWorkflow(ctx, start, parent, order{ID: "a-child", Request: input(e.t, comfy.Request{Workflow: graph(24, "child")})})
 	require.NoError(e.t, err)
 	require.NoError(e.t, run.Get(ctx, nil))
 	e.ids["child"] = "a-child"
-	run, err = e.c.ExecuteWorkflow(ctx, start, parent, "no-place", comfy.Request{Workflow: graph(25, "child"), Backend: "nowhere", StartTimeoutSeconds: 1})
+	run, err = e.c.ExecuteWorkflow(ctx, start, parent, order{ID: "no-place", Request: input(e.t, comfy.Request{Workflow: graph(25, "child"), Backend: "nowhere", StartTimeoutSeconds: 1})})
 	require.NoError(e.t, err)
 	require.Error(e.t, run.Get(ctx, nil))
 	e.ids["unplaced"] = "no-place"

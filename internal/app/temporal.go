@@ -29,6 +29,7 @@ func searchAttributes() map[string]enums.IndexedValueType {
 		comfy.AttrBackend:   enums.INDEXED_VALUE_TYPE_KEYWORD,
 		comfy.AttrTenant:    enums.INDEXED_VALUE_TYPE_KEYWORD,
 		comfy.AttrErrorCode: enums.INDEXED_VALUE_TYPE_KEYWORD,
+		comfy.AttrAttempts:  enums.INDEXED_VALUE_TYPE_INT,
 		comfy.AttrMetadata:  enums.INDEXED_VALUE_TYPE_KEYWORD_LIST,
 		comfy.AttrInputs:    enums.INDEXED_VALUE_TYPE_KEYWORD_LIST,
 	}
@@ -42,7 +43,7 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 		s, err := embedded.Start(ctx, embedded.Options{
 			DataDir: a.config.DataDir, Listen: a.config.TemporalListen, UIListen: a.config.TemporalUIListen,
 			Namespace: a.config.TemporalNamespace, Retention: time.Duration(a.config.Retention),
-			SearchAttributes: searchAttributes(), Log: a.log,
+			SearchAttributes: searchAttributes(), Codec: a.codecHandler(), Log: a.log,
 		})
 		if err != nil {
 			return nil, err
@@ -66,21 +67,42 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 		}
 	}
 	options.Logger = logs.Temporal(a.log)
+	if err := a.telemetry.Connect(&options, a.tracing); err != nil {
+		return nil, err
+	}
 	ctx, done := context.WithTimeout(ctx, dialTimeout)
 	defer done()
-	c, err := connect(ctx, options)
+	c, err := connect(ctx, a.codec.For(options))
 	if err != nil {
 		return nil, err
 	}
 	a.later(func(context.Context) { c.Close() })
+	if a.workers, err = client.NewClientFromExistingWithContext(ctx, c, a.codec.ForWorkers(options)); err != nil {
+		return nil, fmt.Errorf("connecting the workers to Temporal at %s: %w", options.HostPort, err)
+	}
+	a.later(func(context.Context) { a.workers.Close() })
 	a.namespace = options.Namespace
-	if !a.config.Embedded() {
+	if a.config.Embedded() {
+		_, err := ensureEndpoint(ctx, c, comfy.NexusEndpoint, a.namespace)
+		a.note("other namespaces cannot start jobs by Nexus", err)
+	} else {
 		a.TemporalAddress = options.HostPort
 		if err := requireSearchAttributes(ctx, c, options.Namespace); err != nil {
 			return nil, err
 		}
 	}
 	return c, a.readNamespace(ctx, c)
+}
+
+// starter is the API's client. It starts jobs through the workers' one: only that hands the first step of a job to a worker
+// in this process.
+type starter struct {
+	client.Client
+	workers client.Client
+}
+
+func (s starter) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
+	return s.workers.ExecuteWorkflow(ctx, o, workflow, args...)
 }
 
 // readNamespace asks the namespace for its ID, and how long it keeps jobs: its word counts, not our setting's.

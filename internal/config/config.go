@@ -31,10 +31,11 @@ type Config struct {
 	MaxOpenJobsPerTenant int  `env:"COMFYD_MAX_OPEN_JOBS_PER_TENANT" envDefault:"10000"`
 	MinFreeDisk          Size `env:"COMFYD_MIN_FREE_DISK" envDefault:"1GiB"`
 
-	APIKeys    string `env:"COMFYD_API_KEYS"`
-	SigningKey string `env:"COMFYD_SIGNING_KEY"`
-	DataDir    string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
-	StoreURL   string `env:"COMFYD_STORE_URL"`
+	APIKeys     string `env:"COMFYD_API_KEYS"`
+	ChildTenant string `env:"COMFYD_CHILD_TENANT"`
+	SigningKey  string `env:"COMFYD_SIGNING_KEY"`
+	DataDir     string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
+	StoreURL    string `env:"COMFYD_STORE_URL"`
 
 	Backends    []string `env:"COMFYD_BACKEND" envDefault:"local"`
 	ComfyURLs   []string `env:"COMFYUI_URLS"`
@@ -65,12 +66,33 @@ type Config struct {
 	TemporalListen    string `env:"COMFYD_TEMPORAL_LISTEN" envDefault:"127.0.0.1:7233"`
 	TemporalUIListen  string `env:"COMFYD_TEMPORAL_UI_LISTEN" envDefault:"127.0.0.1:8233"`
 
+	PayloadKeys  string   `env:"COMFYD_PAYLOAD_KEYS"`
+	CodecKey     string   `env:"COMFYD_CODEC_KEY"`
+	CodecOrigins []string `env:"COMFYD_CODEC_ORIGINS"`
+
 	LogLevel  string `env:"COMFYD_LOG_LEVEL" envDefault:"info"`
 	LogFormat string `env:"COMFYD_LOG_FORMAT" envDefault:"text"`
+
+	MetricsListen string `env:"COMFYD_METRICS_LISTEN"`
+	MetricsKey    string `env:"COMFYD_METRICS_KEY"`
+	GPUPrices     Prices `env:"COMFYD_GPU_PRICES"`
+
+	// Whether there are traces, and how they travel; the rest of OTEL_* is read by OpenTelemetry's library.
+	TracesExporter     string `env:"OTEL_TRACES_EXPORTER"`
+	TracesEndpoint     string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+	TracesOnlyEndpoint string `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"`
+	TracesProtocol     string `env:"OTEL_EXPORTER_OTLP_PROTOCOL" envDefault:"http/protobuf"`
+	TracesOnlyProtocol string `env:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"`
+	PprofListen        string `env:"COMFYD_PPROF_LISTEN"`
 
 	// Keys and the signing key, as found or made.
 	Keys    []Key  `env:"-"`
 	Signing []byte `env:"-"`
+	// Payload are the keys of what lies in Temporal, the first of which encrypts unless PlainPayloads is set; Codec is the
+	// password of the codec server.
+	Payload       []PayloadKey `env:"-"`
+	PlainPayloads bool         `env:"-"`
+	Codec         string       `env:"-"`
 	// Unknown are lines about variables that look like settings and are none, for the log.
 	Unknown []string `env:"-"`
 }
@@ -108,8 +130,17 @@ func Load() (*Config, error) {
 	return c, c.secrets()
 }
 
-// Read reads the environment, without keys, and makes nothing. A worker needs no more: it answers nobody.
-func Read() (*Config, error) { return Parse(environment()) }
+// Read reads the environment, without the keys of the API, and makes nothing. A worker needs no more: it answers nobody.
+func Read() (*Config, error) {
+	c, err := Parse(environment())
+	if err != nil {
+		return nil, err
+	}
+	if c.MetricsKey, err = indirect("COMFYD_METRICS_KEY", c.MetricsKey); err == nil && c.MetricsKey != "" && len(c.MetricsKey) < 16 {
+		err = &Error{"COMFYD_METRICS_KEY", "(hidden)", "16 characters or more; or @file"}
+	}
+	return c, err
+}
 
 // ReadTemporal reads what a command needs that speaks to Temporal alone, such as TEMPORAL_ADDRESS and COMFYD_RETENTION.
 // It asks for no store, backend or key, and makes nothing.
@@ -136,7 +167,10 @@ func Parse(vars map[string]string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.check()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	return c, c.payload()
 }
 
 func parse(vars map[string]string) (*Config, error) {
@@ -178,6 +212,15 @@ func explain(err error, vars map[string]string) error {
 	return fmt.Errorf("the environment: %w", err)
 }
 
+// Children is the tenant that owns the jobs of other Temporal users: the one that is set, else the first key's. Empty
+// where neither is known, as in a worker without the setting.
+func (c *Config) Children() string {
+	if c.ChildTenant == "" && len(c.Keys) > 0 {
+		return c.Keys[0].Tenant
+	}
+	return c.ChildTenant
+}
+
 // Embedded tells whether Temporal runs in this process.
 func (c *Config) Embedded() bool { return c.TemporalAddress == "" }
 
@@ -195,6 +238,15 @@ func (c *Config) Drain(kind string) time.Duration {
 		return drainLocal
 	}
 	return 0
+}
+
+// Tracing tells whether spans are sent, and whether by gRPC rather than HTTP.
+func (c *Config) Tracing() (on, grpc bool) {
+	protocol := c.TracesProtocol
+	if c.TracesOnlyProtocol != "" {
+		protocol = c.TracesOnlyProtocol
+	}
+	return (c.TracesEndpoint != "" || c.TracesOnlyEndpoint != "") && c.TracesExporter != "none", protocol == "grpc"
 }
 
 // secrets reads the API keys and the signing key, or makes them.

@@ -7,6 +7,7 @@
 package embedded
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -22,6 +23,9 @@ type Options struct {
 	Listen string
 	// UIListen is the address of the Temporal UI, such as 127.0.0.1:8233; the same holds for it. Empty: no UI.
 	UIListen string
+	// Codec decrypts payloads for the UI, which finds it at /codec of its own address; nil: nothing is encrypted. Whoever
+	// reaches the UI reads all.
+	Codec http.Handler
 	// Namespace is made if need be. Empty is "default".
 	Namespace string
 	// Retention is how long a closed workflow is kept, at least an hour (Temporal's own minimum). It is applied at

@@ -23,6 +23,9 @@ import (
 	"github.com/comfyd/comfyd/internal/logs"
 )
 
+// codecPath is relative: the page may be reached under another name or port than it is served at.
+const codecPath = "/codec"
+
 // uiDrain is how long a stop waits for a page that is being served.
 const uiDrain = time.Second
 
@@ -34,10 +37,15 @@ type ui struct {
 	done     chan struct{}
 }
 
-func startUI(l net.Listener, temporal, namespace string, log logrus.FieldLogger) (*ui, error) {
+func startUI(l net.Listener, temporal string, o Options, log logrus.FieldLogger) (*ui, error) {
+	var codec config.Codec
+	if o.Codec != nil {
+		codec = config.Codec{Endpoint: codecPath, DefaultErrorMessage: "comfyd could not decrypt this; is its key still in COMFYD_PAYLOAD_KEYS?"}
+	}
 	provider, err := config.NewConfigProviderWithRefresh(&config.Config{
 		TemporalGRPCAddress: temporal,
-		DefaultNamespace:    namespace,
+		DefaultNamespace:    o.Namespace,
+		Codec:               codec,
 		EnableUI:            true,
 		HideLogs:            true,
 		DisableNewsFetch:    true,                              // no calls to the outside from a page about private jobs
@@ -50,6 +58,13 @@ func startUI(l net.Listener, temporal, namespace string, log logrus.FieldLogger)
 	if err != nil {
 		provider.Close()
 		return nil, err
+	}
+	if o.Codec != nil {
+		mux := http.NewServeMux()
+		// Beside the UI's own handler, which wants a token of its pages in every POST.
+		mux.Handle(codecPath+"/", http.NewCrossOriginProtection().Handler(o.Codec))
+		mux.Handle("/", handler)
+		handler = mux
 	}
 	errorLog := slog.NewLogLogger(logs.Slog(log.WithField("component", "temporal-ui")), slog.LevelWarn)
 	u := &ui{

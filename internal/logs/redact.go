@@ -134,10 +134,11 @@ func text(method func() string) (s string) {
 }
 
 func (r *redaction) clean(s string) string {
-	if s == "" {
-		return s
-	}
-	s = r.replacer.Load().Replace(s)
+	return Clean(r.replacer.Load().Replace(s))
+}
+
+// Clean takes out of a text what looks like a credential or like data, and bounds its length.
+func Clean(s string) string {
 	for _, c := range credentials[:2] {
 		s = c.ReplaceAllString(s, "${1}"+hidden)
 	}
