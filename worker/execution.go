@@ -48,7 +48,7 @@ func closed(c client.Client) func(context.Context, activities.Execution) (bool, 
 
 // owner asks Temporal whose job it is: the memo of one that came through the API says so. Nobody's are those that other
 // Temporal users have started, whatever a parent has written into their memo.
-func owner(c client.Client) func(context.Context, string) (string, bool, error) {
+func owner(c client.Client, memos converter.DataConverter) func(context.Context, string) (string, bool, error) {
 	return func(ctx context.Context, id string) (string, bool, error) {
 		ctx, done := context.WithTimeout(ctx, askTimeout)
 		defer done()
@@ -69,7 +69,7 @@ func owner(c client.Client) func(context.Context, string) (string, bool, error) 
 			return "", true, nil
 		}
 		var sub comfy.Submission
-		if err := converter.GetDefaultDataConverter().FromPayload(memo, &sub); err != nil || sub.Tenant == "" {
+		if err := memos.FromPayload(memo, &sub); err != nil || sub.Tenant == "" {
 			return "", false, nil // nobody can say whose it is
 		}
 		return sub.Tenant, true, nil

@@ -11,11 +11,11 @@ import (
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/mocks"
 
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/codec"
 )
 
 func described(info *workflowpb.WorkflowExecutionInfo) *workflowservice.DescribeWorkflowExecutionResponse {
@@ -60,8 +60,11 @@ func TestClosed(t *testing.T) {
 }
 
 func TestOwner(t *testing.T) {
+	keys, err := codec.New([]codec.Key{{ID: "a", Secret: make([]byte, 32)}}, false)
+	require.NoError(t, err)
+	sealed := keys.Converter() // memos are encrypted where all else is
 	memo := func(tenant string) *commonpb.Memo {
-		p, err := converter.GetDefaultDataConverter().ToPayload(comfy.Submission{Tenant: tenant})
+		p, err := sealed.ToPayload(comfy.Submission{Tenant: tenant})
 		require.NoError(t, err)
 		return &commonpb.Memo{Fields: map[string]*commonpb.Payload{comfy.MemoSubmission: p}}
 	}
@@ -82,7 +85,7 @@ func TestOwner(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := &mocks.Client{}
 			m.On("DescribeWorkflowExecution", mock.Anything, "job", "").Return(described(c.info), c.err)
-			tenant, found, err := owner(m)(t.Context(), "job")
+			tenant, found, err := owner(m, sealed)(t.Context(), "job")
 			require.NoError(t, err)
 			require.Equal(t, c.tenant, tenant)
 			require.Equal(t, c.found, found)

@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/worker"
 
 	"github.com/comfyd/comfyd/activities"
@@ -45,7 +46,9 @@ type Options struct {
 	Limits    activities.Limits
 	// ChildTenant owns the jobs that other Temporal users start; empty where this worker was not told.
 	ChildTenant string
-	Sweep       SweepOptions
+	// Converter reads the memos of jobs, as the client writes them.
+	Converter converter.DataConverter
+	Sweep     SweepOptions
 	// Deployment turns worker versioning on. It is about the workflows alone: activities go on whatever version has begun
 	// them, and a pool is a place, with one queue for its GPUs.
 	Deployment Deployment
@@ -85,7 +88,7 @@ func New(o Options) *Worker {
 		Backends: o.Backends, Store: o.Store, Limits: o.Limits, Log: o.Log,
 		Elsewhere: o.Directory.Pools,
 		Closed:    closed(o.Client),
-		Owner:     owner(o.Client), ChildTenant: o.ChildTenant,
+		Owner:     owner(o.Client, o.Converter), ChildTenant: o.ChildTenant,
 	})
 	w := &Worker{activities: a, publisher: o.Publisher, fatal: o.Fatal, log: o.Log}
 
