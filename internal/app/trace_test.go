@@ -142,7 +142,8 @@ func TestTrace(t *testing.T) {
 	t.Logf("the trace:\n%s", tree)
 	const run = "POST /submit_workflow > StartWorkflow:ComfyUIWorkflow > RunWorkflow:ComfyUIWorkflow"
 	require.Equal(t, []string{
-		run + " > StartActivity:Collect > RunActivity:Collect > GET /view",
+		run + " > StartActivity:Look > RunActivity:Look",
+		run + " > StartActivity:Prompt > RunActivity:Prompt > GET /view",
 		run + " > StartActivity:Prompt > RunActivity:Prompt > GET /ws",
 		run + " > StartActivity:Prompt > RunActivity:Prompt > POST /prompt",
 		run + " > StartActivity:WarmUp > RunActivity:WarmUp",
