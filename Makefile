@@ -29,13 +29,22 @@ build-slim: ## bin/comfyd-slim, for a Temporal cluster of your own: a tenth of t
 lint: ## gofmt, vet, staticcheck, workflowcheck
 	@scripts/lint.sh
 
+histories: ## Record the histories of a release that is about to be tagged: make histories VERSION=v1.2.3
+	@scripts/histories.sh record $(VERSION)
+
 fuzz: ## Fuzz the graph parser for a minute
 	cd comfy && $(GO) test -run '^$$' -fuzz FuzzParseGraph -fuzztime 60s .
 
 load: ## 1,000 jobs at once: memory, fairness, many waiting; prints a table of the figures
 	COMFYD_TEST_LOAD=1000 $(GO) test ./faults -count=1 -timeout 20m -v -run '^(TestLoad|TestFairness|TestManyWaitForABackend|TestDiskOfAJob)$$'
 
+bench: ## Measure beside ComfyUI itself and a peer: the table and the plot of docs/performance.md (an hour)
+	@scripts/bench.sh
+
+profile: ## Profiles of comfyd while each row of the bench is measured; ROWS=burst,tiny chooses rows
+	@scripts/bench.sh --without production,peer --only '$(ROWS)' --profile bench/results/profiles
+
 clean: ## Remove what was built (data stays)
 	rm -rf bin demo
 
-.PHONY: help demo test faults comfyui build build-slim lint fuzz load clean
+.PHONY: help demo test faults comfyui build build-slim lint histories fuzz load bench profile clean

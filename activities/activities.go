@@ -20,6 +20,8 @@ import (
 type Store interface {
 	PutHashed(ctx context.Context, prefix string, r io.Reader) (comfy.Blob, error)
 	Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
+	Stat(ctx context.Context, key string) (comfy.Blob, error)
+	Touch(ctx context.Context, key string) error
 }
 
 // Limits are the server's defaults for jobs that bring none of their own.
@@ -37,6 +39,10 @@ type Options struct {
 	Elsewhere func(ctx context.Context) ([]backend.Pool, error)
 	// Closed tells whether a job has ended. One that was reset goes on.
 	Closed func(ctx context.Context, e Execution) (bool, error)
+	// ChildTenant owns the jobs that other Temporal users start. Empty: not known here.
+	ChildTenant string
+	// Owner tells whose job it is, empty for one of those; not found where there is no such job.
+	Owner  func(ctx context.Context, jobID string) (tenant string, found bool, err error)
 	Store  Store
 	Limits Limits
 	// Now is this machine's clock; nil for time.Now.
@@ -51,6 +57,7 @@ type Activities struct {
 	o       Options
 	janitor *janitor
 	load    *load
+	drain   *drain
 	waiting atomic.Int64 // warm-ups
 	ahead   sync.Once    // the clock
 }
@@ -63,7 +70,7 @@ func New(o Options) *Activities {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log), load: newLoad()}
+	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log), load: newLoad(), drain: newDrain()}
 }
 
 // Close waits for the clean-up of jobs that have ended, as long as ctx allows.
@@ -79,6 +86,8 @@ type Job struct {
 	// RunID is the workflow's original run: it survives a reset, and differs when an ID is used again.
 	RunID   string        `json:"run_id"`
 	Request comfy.Request `json:"request"`
+	// Child says that another Temporal user has started it, rather than the API: its request is not checked yet.
+	Child bool `json:"child,omitempty"`
 	// Avoid is the pool that lost the job's last submission: it comes last.
 	Avoid string `json:"avoid,omitempty"`
 }
@@ -91,6 +100,8 @@ type Placement struct {
 	StartTimeout time.Duration `json:"start_timeout"`
 	RunTimeout   time.Duration `json:"run_timeout"`
 	StallTimeout time.Duration `json:"stall_timeout"`
+	// Child is set for a [Job.Child].
+	Child *Child `json:"child,omitempty"`
 }
 
 func (a *Activities) backend(pool string) backend.Backend {

@@ -13,8 +13,9 @@ func TestAWrongClockIsSaidOnce(t *testing.T) {
 	for ahead, lines := range map[time.Duration]int{-time.Hour: 0, 0: 0, 20 * time.Second: 0, time.Hour: 1} {
 		b := newBench(t)
 		b.ahead = ahead
+		b.makes(0)
 		for range 2 {
-			require.NoError(t, b.do(t, comfy.ActivityWarmUp, job, nil))
+			require.NoError(t, b.do(t, comfy.ActivityPrompt, promptInput(), nil))
 		}
 		require.Len(t, b.log.AllEntries(), lines, "ahead by %s", ahead)
 	}

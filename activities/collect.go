@@ -44,12 +44,46 @@ func (a *Activities) Collect(ctx context.Context, in CollectInput) (*Collected, 
 	}
 	stop := each(heartbeatEvery, func(time.Time) { activity.RecordHeartbeat(ctx) })
 	defer stop()
+	c, err := a.collectAll(ctx, b, in)
+	if err != nil {
+		return nil, refetch(ctx, err)
+	}
+	return c, nil
+}
 
+const (
+	// atOnceFiles and atOnceTime bound what Prompt stores itself: its slot is the GPU's, which must not wait for a store.
+	// In that time the other slot's prompt runs.
+	atOnceFiles = 8
+	atOnceTime  = 250 * time.Millisecond
+)
+
+// collectAtOnce stores the outputs of a prompt that has made few, so that a small job does not pay for a step of its own.
+// Where anything is in the way, Collect does it, with all its patience.
+func (a *Activities) collectAtOnce(ctx context.Context, b backend.Backend, job Job, out *backend.Outcome) *Prompted {
+	p := &Prompted{Outcome: *out}
+	if len(out.Files) > atOnceFiles {
+		return p
+	}
+	began := time.Now()
+	ctx, done := context.WithTimeout(ctx, atOnceTime)
+	defer done()
+	c, err := a.collectAll(ctx, b, CollectInput{JobID: job.ID, Outcome: *out, StripMetadata: job.Request.StripMetadata})
+	if err != nil {
+		a.o.Log.WithError(err).WithField("call_id", job.ID).Debug("the outputs are left to Collect")
+		return p
+	}
+	p.Collected, p.CollectMS = c, time.Since(began).Milliseconds()
+	return p
+}
+
+// collectAll stores every output, whole.
+func (a *Activities) collectAll(ctx context.Context, b backend.Backend, in CollectInput) (*Collected, error) {
 	var c Collected
 	for _, f := range in.Outcome.Files {
 		o, err := a.collect(ctx, b, in, f)
 		if err != nil {
-			return nil, refetch(ctx, err)
+			return nil, err
 		}
 		if strings.HasPrefix(o.ContentType, "image/") {
 			c.Images = append(c.Images, *o)

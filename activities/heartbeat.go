@@ -135,6 +135,15 @@ func (r *recorder) beat(l limits) (stop func()) {
 	})
 }
 
+// last hands the newest word to the next attempt. The SDK sends it with the end of this one.
+func (r *recorder) last() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state.Handle != nil {
+		activity.RecordHeartbeat(context.WithoutCancel(r.ctx), r.state)
+	}
+}
+
 // each calls f at every tick until stop is called, which waits for a call under way.
 func each(d time.Duration, f func(now time.Time)) (stop func()) {
 	quit, gone := make(chan struct{}), make(chan struct{})

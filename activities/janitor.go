@@ -8,6 +8,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 const (
@@ -23,6 +24,8 @@ type cleanup struct {
 	backend  backend.Backend
 	handle   backend.Handle
 	files    []backend.File
+	ended    bool // well: its outputs are to be collected
+	about    logs.About
 }
 
 // janitor removes a job's files from its backend once the job is closed: not sooner, because an attempt whose result
@@ -75,11 +78,23 @@ func (j *janitor) clean(ctx context.Context, c cleanup) {
 		return
 	}
 	if err := c.backend.Release(ctx, c.handle, c.files); err != nil {
-		j.log.WithError(err).WithField("call_id", c.workflow.WorkflowID).Warn("the job's files stay on the backend")
+		logs.In(logs.With(ctx, c.about), j.log).WithError(err).WithField(logs.CallID, c.workflow.WorkflowID).Warn("the job's files stay on the backend")
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	delete(j.todo, c.handle.PromptID)
+}
+
+// uncollected tells whether the files of a prompt that has ended well wait for their job's end.
+func (j *janitor) uncollected() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, c := range j.todo {
+		if c.ended {
+			return true
+		}
+	}
+	return false
 }
 
 // close looks once more and stops.

@@ -12,11 +12,16 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 // cancelTimeout bounds how long a prompt that must stop is waited for. ComfyUI can stop only between nodes or at a
 // progress tick: one that is inside a long node ends later by itself, and its result is thrown away.
 const cancelTimeout = 15 * time.Second
+
+// handOver is how long after the end of an attempt whose worker stops the next one may begin. It says so itself, because
+// the pauses of the retry policy grow with each attempt, and a job may see many workers go.
+const handOver = 50 * time.Millisecond
 
 // stopTimeout bounds one attempt of Stop.
 const stopTimeout = 25 * time.Second
@@ -50,16 +55,29 @@ func PromptID(job Job, n int) string {
 	return uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "comfyd:%s/%s/%d", job.ID, job.RunID, n)).String()
 }
 
+// Prompted is what a submission has made.
+type Prompted struct {
+	backend.Outcome
+	// Collected are its outputs, where they could be stored at once; nil where Collect has to do it.
+	Collected *Collected `json:"collected,omitempty"`
+	// CollectMS is how long that took.
+	CollectMS int64 `json:"collect_ms,omitempty"`
+}
+
 // Prompt carries a submission from post to end, and so holds a slot of its backend as long as the backend works for it.
 // Its first heartbeat makes the handle durable before the prompt is posted; an attempt after a worker's death
 // re-attaches by it. Its errors carry a [Failure] and are final for the activity: what follows is the workflow's
 // decision. The one that is not says that this worker lets go of a prompt that runs on.
-func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outcome, error) {
+func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, error) {
+	a.watchClock(ctx)
 	b := a.backend(in.Placement.Pool.Name)
 	if b == nil {
 		return nil, fail(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
 	}
 	defer a.load.enter(in.Placement.Pool.Name, in.Job.ID)()
+	if c := in.Placement.Child; c != nil {
+		in.Job.Request.Images = c.Images
+	}
 	p, err := a.prompt(ctx, in.Job, in.Submission, in.Fresh)
 	if err != nil {
 		return nil, err
@@ -70,10 +88,8 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 	run, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	go func() {
-		select {
-		case <-activity.GetWorkerStopChannel(ctx): // sooner than the context, which ends after the worker's patience
+		if a.drain.stopping(ctx, in.Placement.Pool.Name, run.Done()) {
 			stop(errStopping)
-		case <-run.Done():
 		}
 	}()
 	rec := newRecorder(run, a.o.Store, comfy.OutputPrefix(in.Job.ID), in.Earlier)
@@ -84,13 +100,13 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*backend.Outco
 		err = a.slim(run, out, in.Job.ID)
 	}
 	if out != nil {
-		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: in.Job.execution()})
+		a.janitor.later(cleanup{backend: b, handle: out.Handle, files: out.Files, workflow: in.Job.execution(), ended: true, about: logs.Of(ctx)})
 	} else if h := rec.handle(); h != nil {
-		a.janitor.later(cleanup{backend: b, handle: *h, workflow: in.Job.execution()})
+		a.janitor.later(cleanup{backend: b, handle: *h, workflow: in.Job.execution(), about: logs.Of(ctx)})
 	}
 	switch {
 	case err == nil:
-		return out, nil
+		return a.collectAtOnce(run, b, in.Job, out), nil
 	case run.Err() != nil:
 		return nil, a.stopped(ctx, context.Cause(run), b, rec, in)
 	case handsBack(ctx, err):
@@ -138,7 +154,8 @@ func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend
 	default:
 		closed, err := a.o.Closed(context.WithoutCancel(ctx), in.Job.execution())
 		if err != nil || !closed {
-			return again(&backend.Error{Code: comfy.BackendLost, Message: "the worker that carried the job has stopped", Cause: cause})
+			rec.last()
+			return againIn(handOver, &backend.Error{Code: comfy.BackendLost, Message: "the worker that carried the job has stopped", Cause: cause})
 		}
 		if h := rec.handle(); h != nil {
 			_ = a.halt(ctx, b, *h, cancelTimeout) // nobody is left to be told
@@ -164,7 +181,7 @@ func (a *Activities) halt(ctx context.Context, b backend.Backend, h backend.Hand
 	if err == nil {
 		return nil
 	}
-	log := a.o.Log.WithError(err).WithField("call_id", h.JobID)
+	log := logs.In(ctx, a.o.Log).WithError(err).WithField(logs.CallID, h.JobID)
 	if handsBack(ctx, err) {
 		return err
 	}
@@ -191,6 +208,6 @@ func (a *Activities) Stop(ctx context.Context, in PromptInput) error {
 	if err := a.halt(ctx, b, h, stopTimeout); err != nil {
 		return again(err)
 	}
-	a.janitor.later(cleanup{backend: b, handle: h, workflow: in.Job.execution()})
+	a.janitor.later(cleanup{backend: b, handle: h, workflow: in.Job.execution(), about: logs.Of(ctx)})
 	return nil
 }

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 const (
@@ -28,8 +30,26 @@ const (
 // is well and has a slot free; where all are full, the first. The pool that lost the job last comes after all others.
 // It waits a while for one; then it fails with BackendUnavailable, and Temporal asks again for as long as the job may
 // wait. InvalidWorkflow, when every pool that is well refuses the graph, is final.
+//
+// A child it checks first, as the API has done with all others.
 func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
-	a.watchClock(ctx)
+	if !job.Child {
+		return a.await(ctx, job)
+	}
+	c, err := a.child(ctx, &job.Request)
+	if err != nil {
+		return nil, err
+	}
+	job.Request.Images = c.Images
+	place, err := a.await(ctx, job)
+	if place != nil {
+		place.Child = c
+	}
+	return place, err
+}
+
+// await waits for a pool that can take the job.
+func (a *Activities) await(ctx context.Context, job Job) (*Placement, error) {
 	p, err := a.prompt(ctx, job, 0, false)
 	if err != nil {
 		return nil, err
@@ -56,13 +76,31 @@ func (a *Activities) WarmUp(ctx context.Context, job Job) (*Placement, error) {
 		case <-wait.Done():
 			return nil, again(err)
 		case <-activity.GetWorkerStopChannel(ctx):
-			return nil, again(err)
+			return nil, againIn(handOver, err)
 		case <-look.C:
 		}
 		if place, err = a.place(ctx, job, p); place != nil || !errors.Is(err, errWait) {
 			return place, err
 		}
 	}
+}
+
+// Look is WarmUp for a pool that is ready at this moment: it asks once and does not wait. Nil means that the job has to
+// wait, or that WarmUp has to find out. It runs as a local activity, within the workflow task, so that a job whose
+// backend is warm does not pay for a step of its own.
+func (a *Activities) Look(ctx context.Context, job Job) (*Placement, error) {
+	p, err := a.prompt(ctx, job, 0, false)
+	if err == nil {
+		var place *Placement
+		if place, err = a.place(ctx, job, p); err == nil {
+			return place, nil
+		}
+	}
+	var refused *temporal.ApplicationError
+	if errors.As(err, &refused) && refused.Type() == string(comfy.InvalidWorkflow) {
+		return nil, err
+	}
+	return nil, nil
 }
 
 // errWait says that asking again may help.
@@ -74,7 +112,7 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	var refused *backend.Error
 	var queue, avoided *backend.Pool // well, but full; well, but has just lost the job
 	want := backend.WantOf(&job.Request)
-	for _, b := range a.o.Backends {
+	for _, b := range a.placing() {
 		if !want.Fits(b.Pool()) {
 			continue
 		}
@@ -114,6 +152,14 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 	return nil, &backend.Error{Code: comfy.BackendUnavailable, Message: strings.Join(orNone(waits, want), "; "), Cause: errWait}
 }
 
+// placing are the backends on which this worker places jobs: none while it drains.
+func (a *Activities) placing() []backend.Backend {
+	if a.drain.running() {
+		return nil
+	}
+	return a.o.Backends
+}
+
 // reason is what a backend says of itself, without the code before it.
 func reason(err error) string {
 	var be *backend.Error
@@ -123,21 +169,21 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// elsewhere finds a pool that only other workers serve.
+// elsewhere finds a pool that only other workers serve; while this one drains, any that another serves.
 func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 	if a.o.Elsewhere == nil {
 		return nil
 	}
 	pools, err := a.o.Elsewhere(ctx)
 	if err != nil {
-		a.o.Log.WithError(err).Warn("cannot read which pools other workers serve")
+		logs.In(ctx, a.o.Log).WithError(err).Warn("cannot read which pools other workers serve")
 		return nil
 	}
 	want := backend.WantOf(&job.Request)
 	var avoided *backend.Pool
 	for _, p := range pools {
 		switch {
-		case !want.Fits(p) || a.backend(p.Name) != nil:
+		case !want.Fits(p) || a.backend(p.Name) != nil && !a.drain.running():
 		case p.Name == job.Avoid:
 			avoided = &p
 		default:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/removal"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 const (
@@ -47,9 +48,10 @@ func (s *Server) remove(c *fiber.Ctx) error {
 
 func (s *Server) cancelAndWait(j *job) (*job, error) {
 	now, err := s.requestCancel(j)
-	if err != nil || now.ended() || !s.awaitEnd(now, s.deleteWait) {
+	if err != nil || now.ended() {
 		return now, err
 	}
+	s.watches.await(now, s.deleteWait)
 	return s.freshJob(j.id, j.tenant)
 }
 
@@ -123,5 +125,5 @@ func (s *Server) inputsOf(ctx context.Context, j *job) ([]string, error) {
 	if err := s.opts.Converter.FromPayloads(input, &request); err != nil {
 		return nil, failf(CodeInternal, "The job's input cannot be read.").because(err)
 	}
-	return storedKeys(&request), nil
+	return visibility.Keys(&request), nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 // titleLabel is the label of a job that the Temporal UI calls it by.
@@ -55,8 +56,8 @@ func (s *Server) details(j *newJob, d comfy.Description) string {
 	}
 	add("Inputs", spans(files))
 	add("Asked for", asked(j.sub))
-	add("Labels", spans(labels(j.sub.metadata)))
-	add("Request", comfy.Literal(j.requestID, maxNameShown))
+	add("Labels", spans(visibility.Labels(j.sub.metadata)))
+	add("Request", comfy.Literal(j.from.id, maxNameShown))
 	return strings.Join(lines, "\n")
 }
 

@@ -46,13 +46,19 @@ type readiness struct {
 // readyz is GET /readyz: jobs can be taken and run. 503 when one part is down.
 func (s *Server) readyz(c *fiber.Ctx) error {
 	body := s.readyNow()
-	if s.draining.Err() != nil {
+	if s.leaving.Load() || s.draining.Err() != nil {
 		body.Status = "stopping"
 	}
 	if body.Status != "ok" {
 		c.Status(http.StatusServiceUnavailable)
 	}
 	return c.JSON(body)
+}
+
+// Ready tells of each part of GET /readyz whether it can be used.
+func (s *Server) Ready() map[string]bool {
+	b := s.readyNow()
+	return map[string]bool{"temporal": b.Temporal.OK, "store": b.Store.OK, "backend": b.Backend.OK, "disk": b.Disk.OK}
 }
 
 func (s *Server) readyNow() readyBody {

@@ -159,6 +159,12 @@ func TestHealth(t *testing.T) {
 	require.Equal(t, false, ready().body["temporal"].(map[string]any)["ok"])
 	h.temporal.fail(nil)
 	require.Equal(t, 200, ready().status)
+	h.server.Leave()
+	a = ready()
+	require.Equal(t, 503, a.status)
+	require.Equal(t, "stopping", a.body["status"])
+	require.Equal(t, 200, h.do("GET", "/healthz", "").status, "it goes on serving")
+	h.server.leaving.Store(false)
 	h.server.drain()
 	require.Equal(t, 503, ready().status)
 }

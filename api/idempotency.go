@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
@@ -11,7 +10,6 @@ import (
 	"go.temporal.io/api/serviceerror"
 
 	"github.com/comfyd/comfyd/comfy"
-	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 // jobNamespace is the root of the version 5 UUIDs of jobs with an Idempotency-Key. Changing it forgets all keys.
@@ -76,39 +74,4 @@ func inputNames(inputs []comfy.Input) []string {
 		names = append(names, in.Name)
 	}
 	return names
-}
-
-// labels are the values of the search attribute for metadata.
-func labels(metadata map[string]string) []string {
-	pairs := make([]string, 0, len(metadata))
-	for k, v := range metadata {
-		pairs = append(pairs, k+"="+v)
-	}
-	slices.Sort(pairs)
-	return pairs
-}
-
-// storedKeys are the objects of the store that a job reads.
-func storedKeys(r *comfy.Request) []string {
-	var keys []string
-	for _, in := range r.Images {
-		keys = append(keys, in.Ref)
-	}
-	if r.WorkflowRef != "" {
-		keys = append(keys, r.WorkflowRef)
-	}
-	return keys
-}
-
-// marks are the values of the search attribute that tells which jobs use an object of the store.
-func marks(r *comfy.Request) []string {
-	var all []string
-	for _, key := range storedKeys(r) {
-		all = append(all, visibility.Mark(key))
-	}
-	if len(all) == 0 {
-		return []string{visibility.None}
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net/http"
 	"net/url"
 	"regexp"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"go.opentelemetry.io/otel/trace"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
@@ -66,8 +68,11 @@ type Key struct {
 
 // Options of a [Server]. Temporal, Store, Catalogs, Keys, SigningKey and Log must be set.
 type Options struct {
-	Temporal  Temporal
-	Namespace string // Temporal's; it must be the one that Temporal is connected to
+	Temporal Temporal
+	// EagerStart asks Temporal to hand the first step of a job to a worker of this process with the answer to its start.
+	// Only a Temporal client that workers of this process use can do that, and it heeds no versions of workers.
+	EagerStart bool
+	Namespace  string // Temporal's; it must be the one that Temporal is connected to
 	// NamespaceID is that namespace's ID, which notes of deleted jobs carry.
 	NamespaceID string
 	Store       Store
@@ -107,6 +112,13 @@ type Options struct {
 	Retention time.Duration
 	Log       logrus.FieldLogger
 	Version   string
+
+	// Metrics answers GET /metrics; it asks for a key itself. Nil: there is no such address here.
+	Metrics http.Handler
+	// Observed is told of each answer, by the route's template; nil: nobody is.
+	Observed func(route, method string, status int, took time.Duration)
+	// Tracer makes spans of requests; nil makes none.
+	Tracer trace.Tracer
 }
 
 const (

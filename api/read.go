@@ -47,7 +47,9 @@ func (s *Server) job(id, tenant string) (*job, error) {
 		j = nil
 	}
 	if j == nil {
-		j = s.open.get(id, s.now())
+		if j = s.open.get(id, s.now()); j != nil && j.tenant == tenant {
+			s.watches.of(j) // who polls so often wants to know the end as it happens
+		}
 	}
 	if j == nil {
 		if !validWorkflowID(id) {
@@ -227,11 +229,11 @@ func knownCode(code comfy.Code) bool {
 	return false
 }
 
-// submissionOf reads the start memo. Jobs that others start as children have none. One that cannot be read must not be
-// taken for none: the job would be another tenant's.
+// submissionOf reads the start memo. Jobs that others start have none, and that of a child counts for nothing: its parent
+// may write there what it likes. One that cannot be read must not be taken for none: the job would be another tenant's.
 func (s *Server) submissionOf(info *workflow.WorkflowExecutionInfo) (sub comfy.Submission, submitted bool, err error) {
 	payload, ok := info.GetMemo().GetFields()[comfy.MemoSubmission]
-	if !ok {
+	if !ok || info.GetParentExecution() != nil {
 		return sub, false, nil
 	}
 	if err := s.opts.Converter.FromPayload(payload, &sub); err != nil {

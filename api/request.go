@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 // Limits of a submission's parts.
@@ -186,7 +187,7 @@ func (s *submission) decodeMetadata(dec *json.Decoder) error {
 			return failf(CodeLimitExceeded, "metadata: key and value of %q have %d bytes together; at most %d are allowed.", shorten(k), n-1, maxMetadataPair-1)
 		}
 	}
-	list, err := json.Marshal(labels(s.metadata)) // as Temporal's SDK writes it
+	list, err := json.Marshal(visibility.Labels(s.metadata)) // as Temporal's SDK writes it
 	if err != nil {
 		return failf(CodeInternal, "metadata cannot be written.").because(err)
 	}

@@ -36,9 +36,11 @@ type Server struct {
 	catalogs Catalogs
 	log      logrus.FieldLogger
 	app      *fiber.App
-	keys     *keyring
-	signer   *signer
-	now      func() time.Time
+	// templates are the routes, by method and template: what may name a request in a metric.
+	templates map[string]bool
+	keys      *keyring
+	signer    *signer
+	now       func() time.Time
 
 	closed     *closedJobs
 	open       *openJobs
@@ -46,7 +48,7 @@ type Server struct {
 	reads      singleflight.Group
 	rechecks   singleflight.Group
 	remover    *removal.Remover
-	waiters    atomic.Int64
+	watches    *watches
 	memory     *budget
 	deleteWait time.Duration // how long a DELETE holds for a job to end that it has canceled
 	ready      readiness
@@ -59,6 +61,7 @@ type Server struct {
 	endLife  context.CancelFunc
 	draining context.Context
 	drain    context.CancelFunc
+	leaving  atomic.Bool // soon
 	lingers  sync.WaitGroup
 	// background are the goroutines that no request waits for to their end; they end with life.
 	background sync.WaitGroup
@@ -88,7 +91,7 @@ func New(o Options) (*Server, error) {
 	s.remover = &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, NamespaceID: o.NamespaceID, Store: o.Store}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(s.life)
-	s.admission, s.withdrawals = newAdmission(s), newWithdrawals()
+	s.admission, s.withdrawals, s.watches = newAdmission(s), newWithdrawals(), newWatches(s)
 	s.build()
 	return s, nil
 }
@@ -134,6 +137,9 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 	return nil
 }
+
+// Leave says in /readyz that the server is about to stop, so that new clients go elsewhere. It goes on serving.
+func (s *Server) Leave() { s.leaving.Store(true) }
 
 // Shutdown stops listening, lets requests end, and returns when all have, or with ctx's error when it ends first.
 // Requests that wait for a job's end are answered at once.

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -13,15 +12,7 @@ import (
 	"github.com/comfyd/comfyd/comfy"
 )
 
-const (
-	maxWait = 60 * time.Second
-	// longPoll is how long Temporal is trusted to tell of an end: its server drops some of these messages (two changes
-	// close together, seen with 1.32.1), and asks again by itself only after 20 s.
-	longPoll = 5 * time.Second
-	// maxWaiters is how many requests may wait for an end at a time; each holds one long poll at Temporal. Those above
-	// are answered at once, as if they had not asked to wait.
-	maxWaiters = 512
-)
+const maxWait = 60 * time.Second
 
 // status is GET /status/{id} and GET /jobs/{id}.
 func (s *Server) status(c *fiber.Ctx) error {
@@ -42,7 +33,8 @@ func (s *Server) status(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	if wait > 0 && !j.ended() && s.awaitEnd(j, wait) {
+	if wait > 0 && !j.ended() {
+		s.watches.await(j, wait)
 		if j, err = s.freshJob(id, j.tenant); err != nil {
 			return err
 		}
@@ -59,35 +51,6 @@ func (s *Server) sendStatus(c *fiber.Ctx, j *job, links bool) error {
 	default:
 		return c.Status(http.StatusAccepted).JSON(runningBody(&j.status))
 	}
-}
-
-// awaitEnd holds until the job ends, the time is over or the server stops, and reports whether it held at all. That the
-// client has left shows only when the answer is written.
-func (s *Server) awaitEnd(j *job, wait time.Duration) bool {
-	defer s.waiters.Add(-1)
-	if s.waiters.Add(1) > maxWaiters {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(s.draining, wait)
-	defer cancel()
-	for ctx.Err() == nil {
-		slice, done := context.WithTimeout(ctx, longPoll)
-		// Why it ended is read again in one place for all; a Temporal that does not answer shows there as well.
-		_ = s.temporal.GetWorkflow(slice, j.id, j.runID).Get(slice, nil)
-		early := slice.Err() == nil
-		done()
-		now, err := s.freshJob(j.id, j.tenant)
-		if err == nil && now.ended() || err != nil && asError(err).Code == CodeNotFound {
-			break
-		}
-		if early { // Temporal had a word of its own, such as that it is busy
-			select {
-			case <-ctx.Done():
-			case <-time.After(openFor):
-			}
-		}
-	}
-	return true
 }
 
 // pathValue decodes one element of the path: workflow IDs of others may hold what has to be escaped there.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 const (
@@ -65,7 +66,7 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	if err := sub.check(int(s.opts.MaxRunTimeout / time.Second)); err != nil {
 		return err
 	}
-	j := &newJob{id: id, tenant: tenant, key: key, graph: graph, sub: sub, requestID: about(c).id}
+	j := &newJob{id: id, tenant: tenant, key: key, graph: graph, sub: sub, from: about(c)}
 	if leave, err = s.admit(tenant, key, id); err != nil {
 		return err
 	}
@@ -103,10 +104,11 @@ func (s *Server) readSubmission(c *fiber.Ctx) (*submission, error) {
 
 // newJob is a job on its way to Temporal.
 type newJob struct {
-	id, tenant, key, requestID string
-	sub                        *submission
-	graph                      *comfy.Graph
-	request                    comfy.Request
+	id, tenant, key string
+	from            *request
+	sub             *submission
+	graph           *comfy.Graph
+	request         comfy.Request
 	// sent says that Temporal was asked to start it, and has not refused.
 	sent bool
 }
@@ -125,8 +127,8 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	}
 	// Not part of the digest: a repeated request is the same one after the setting has changed.
 	j.request.StartTimeoutSeconds = int(s.opts.StartTimeout / time.Second)
-	memo := comfy.Submission{Tenant: j.tenant, Digest: digest, RequestID: j.requestID}
-	ctx, cancel := context.WithTimeout(s.life, startTimeout)
+	memo := comfy.Submission{Tenant: j.tenant, Digest: digest, RequestID: j.from.id}
+	ctx, cancel := context.WithTimeout(j.from.in(s.life), startTimeout)
 	defer cancel()
 	// A repeated request gets its first answer, even where the catalogue has changed since.
 	if j.key != "" {
@@ -203,10 +205,10 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 	}
 	attributes := []temporal.SearchAttributeUpdate{
 		temporal.NewSearchAttributeKeyKeyword(comfy.AttrTenant).ValueSet(j.tenant),
-		temporal.NewSearchAttributeKeyKeywordList(comfy.AttrInputs).ValueSet(marks(&j.request)),
+		temporal.NewSearchAttributeKeyKeywordList(comfy.AttrInputs).ValueSet(visibility.Marks(&j.request)),
 	}
 	if len(j.sub.metadata) > 0 {
-		attributes = append(attributes, temporal.NewSearchAttributeKeyKeywordList(comfy.AttrMetadata).ValueSet(labels(j.sub.metadata)))
+		attributes = append(attributes, temporal.NewSearchAttributeKeyKeywordList(comfy.AttrMetadata).ValueSet(visibility.Labels(j.sub.metadata)))
 	}
 	seen := j.graph.Describe()
 	return client.StartWorkflowOptions{
@@ -220,6 +222,7 @@ func (s *Server) startOptions(j *newJob, memo comfy.Submission) client.StartWork
 		Priority:                 temporal.Priority{PriorityKey: j.sub.priority, FairnessKey: j.tenant},
 		StaticSummary:            summary(j, seen),
 		StaticDetails:            s.details(j, seen),
+		EnableEagerStart:         s.opts.EagerStart,
 
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -21,7 +22,8 @@ func TestStatusWaits(t *testing.T) {
 
 	answers := make(chan answer)
 	go func() { answers <- h.do("GET", "/status/"+id+"?wait=15", "") }()
-	require.Eventually(t, func() bool { return h.temporal.gets.Load() == 2 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.server.watches.waiting(run.info.Execution.RunId) == 1 }, 5*time.Second, time.Millisecond)
+	require.EqualValues(t, 1, h.temporal.gets.Load(), "one long poll for all who wait")
 	// What others have read a moment ago is not the answer for one who has waited for the end.
 	h.server.open.add(&job{id: id, tenant: "a", status: comfy.Status{ID: id, State: comfy.Running}}, time.Now().Add(time.Hour))
 	h.temporal.mu.Lock()
@@ -48,13 +50,65 @@ func TestStatusWaitEndsWithTheServer(t *testing.T) {
 	require.Equal(t, 202, (<-answers).status)
 }
 
-func TestStatusTooManyWaiters(t *testing.T) {
+// TestPollersLearnOfTheEnd: who polls often has the end as it happens, whatever the age of what was read before.
+func TestPollersLearnOfTheEnd(t *testing.T) {
 	h := newHarness(t)
 	id, run := h.submitted()
 	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
-	h.server.waiters.Store(maxWaiters)
-	start := time.Now()
-	require.Equal(t, 202, h.do("GET", "/status/"+id+"?wait=30", "").status)
-	require.Less(t, time.Since(start), 5*time.Second)
-	require.EqualValues(t, maxWaiters, h.server.waiters.Load())
+	now := time.Now()
+	h.server.now = func() time.Time { return now } // what is read stays fresh
+	for range 3 {
+		require.Equal(t, 202, h.do("GET", "/status/"+id, "").status)
+	}
+	require.Eventually(t, func() bool { return h.temporal.gets.Load() == 1 }, 5*time.Second, time.Millisecond)
+	h.temporal.mu.Lock()
+	run.end(enums.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	h.temporal.mu.Unlock()
+	require.Eventually(t, func() bool { return h.do("GET", "/status/"+id, "").status == 200 }, 2*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.server.watches.len() == 0 }, 2*time.Second, time.Millisecond)
+}
+
+// TestWatchesEnd: a job that nobody asks about any more is not watched for ever.
+func TestWatchesEnd(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
+	for range 2 {
+		require.Equal(t, 202, h.do("GET", "/status/"+id, "").status)
+	}
+	require.Equal(t, 1, h.server.watches.len())
+	require.Eventually(t, func() bool { return h.server.watches.len() == 0 }, 2*longPoll, 10*time.Millisecond)
+}
+
+// TestStatusTooManyWatched: who waits above the bound waits all the same.
+func TestStatusTooManyWatched(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseRunning} })
+	for i := range maxWatches {
+		h.server.watches.byRun[fmt.Sprint(i)] = &watch{}
+	}
+	answers := make(chan answer)
+	go func() { answers <- h.do("GET", "/status/"+id+"?wait=30", "") }()
+	h.temporal.mu.Lock()
+	run.end(enums.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	h.temporal.mu.Unlock()
+	require.Equal(t, 200, (<-answers).status)
+	require.LessOrEqual(t, h.temporal.gets.Load(), int64(1), "its result, and no long poll")
+}
+
+// waiting is how many wait for the end of a run.
+func (w *watches) waiting(runID string) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if one, ok := w.byRun[runID]; ok {
+		return one.waiting.Load()
+	}
+	return 0
+}
+
+func (w *watches) len() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.byRun)
 }

@@ -7,11 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"go.temporal.io/api/serviceerror"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 const (
@@ -58,7 +60,7 @@ func (s *Server) unknownStart(j *newJob, memo comfy.Submission, cause error) err
 		return failf(CodeUnavailable, "Temporal, which keeps the jobs, does not answer, so it is not known whether this job was accepted. "+
 			"Send the request again with the same Idempotency-Key: that finds the job, or starts it.").because(cause)
 	}
-	s.withdrawals.add(s, j.id)
+	s.withdrawals.add(s, j.id, logs.In(j.from.in(s.life), s.log))
 	return failf(CodeUnavailable, "Temporal, which keeps the jobs, does not answer. Nothing was accepted: should it have taken the job all the same, "+
 		"the job is canceled as soon as Temporal answers. Try again; with an Idempotency-Key a repeated submission finds its job.").because(cause)
 }
@@ -77,8 +79,7 @@ func newWithdrawals() *withdrawals {
 	return &withdrawals{every: withdrawEvery, missing: map[string]time.Time{}}
 }
 
-func (w *withdrawals) add(s *Server, id string) {
-	log := s.log.WithField("call_id", id)
+func (w *withdrawals) add(s *Server, id string, log logrus.FieldLogger) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.missing) == maxWithdrawals {
@@ -156,6 +157,6 @@ func (s *Server) withdraw(id string) (done bool, err error) {
 	if err := s.temporal.CancelWorkflow(ctx, id, ""); err != nil && !errors.As(err, &missing) {
 		return false, err
 	}
-	s.log.WithField("call_id", id).Warn("a job whose submission was refused had started after all; it is canceled")
+	s.log.WithField(logs.CallID, id).Warn("a job whose submission was refused had started after all; it is canceled")
 	return true, nil
 }

@@ -28,6 +28,16 @@ const (
 	Internal Code = "internal"
 )
 
+// Retryable tells whether the same job may do better when a parent's retry policy starts it again: what comfyd, the store
+// or a GPU was to blame for. What the job itself has caused it causes again, and a GPU would pay for it.
+func (c Code) Retryable() bool {
+	switch c {
+	case BackendLost, BackendUnavailable, OutputLost, Storage, Internal:
+		return true
+	}
+	return false
+}
+
 // Failure is why a job failed, for a person and for a program. It travels as the details of the Temporal application
 // error whose type is Code, and is the result of a failed job's status.
 type Failure struct {

@@ -160,7 +160,8 @@ func Literal(text string, limit int) string {
 	return "`" + clean + "`"
 }
 
-// jsonSize is how many bytes a text takes within a JSON string, as Go writes it.
+// jsonSize is how many bytes a text takes within a JSON string, as Go writes it. Asking encoding/json is not allowed in
+// workflow code.
 func jsonSize(text string) (n int) {
 	for _, r := range text {
 		switch {

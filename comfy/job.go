@@ -11,7 +11,8 @@ type Request struct {
 	// Workflow is the graph in ComfyUI's API format, as a JSON object or as a JSON string that holds one; at most
 	// [MaxInlineWorkflow] bytes. Its numbers keep their digits.
 	Workflow json.RawMessage `json:"workflow,omitempty"`
-	// WorkflowRef names a graph in the store instead; exactly one of the two is set.
+	// WorkflowRef names a graph in the store instead, such as one that was sent to POST /inputs; exactly one of the two is
+	// set.
 	WorkflowRef string `json:"workflow_ref,omitempty"`
 	// Images are input files that the graph names.
 	Images []Input `json:"images,omitempty"`
@@ -40,8 +41,9 @@ const MaxInlineWorkflow = 1 << 20
 type Input struct {
 	// Name is what the graph calls it: "photo.png" or "folder/photo.png".
 	Name string `json:"name"`
-	// Ref is its key in the store.
-	Ref    string `json:"ref"`
+	// Ref is its key in the store: what POST /inputs returned, or the Ref of an [Output] of another job.
+	Ref string `json:"ref"`
+	// SHA256 and Size may be left out: Ref ends in the one, and the store knows the other.
 	SHA256 string `json:"sha256"`
 	Size   int64  `json:"size_bytes"`
 }

@@ -21,8 +21,19 @@ const (
 	MemoSubmission = "submission"
 )
 
+// Names in Nexus, for callers in other namespaces.
+const (
+	// NexusEndpoint is the endpoint as comfyd makes it; a cluster's operator may call it otherwise.
+	NexusEndpoint = "comfyd"
+	// NexusService is the service behind it.
+	NexusService = "comfyd"
+	// NexusRun is the operation that carries one job: it takes a [Request] and returns a [Result], as [WorkflowName] does.
+	NexusRun = "run"
+)
+
 // Names of the activities, in the order in which a job meets them.
 const (
+	ActivityLook    = "Look" // a local one; WarmUp follows where it finds nothing
 	ActivityWarmUp  = "WarmUp"
 	ActivityPrompt  = "Prompt"
 	ActivityCollect = "Collect"
@@ -58,10 +69,11 @@ func GraphPrefix(tenant string) string { return "graphs/" + tenant + "/" }
 // OutputRoot is where the outputs of all jobs lie.
 const OutputRoot = "outputs/"
 
-var plainID = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$`)
+// plainID takes the IDs that SDKs make, and those of a schedule's runs, which end in a time.
+var plainID = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._:-]{0,127}$`)
 
 // OutputPrefix is where a job's outputs lie. The ID of a child that another team has started may be any text: one that
-// is no plain name goes by its hash, after a tilde.
+// is no plain name goes by its hash, after a tilde. An output of such a job cannot be another job's input.
 func OutputPrefix(jobID string) string {
 	if !plainID.MatchString(jobID) {
 		jobID = fmt.Sprintf("~%x", sha256.Sum256([]byte(jobID)))

@@ -15,6 +15,7 @@ keep() { # keep NAME: standard input becomes the secret, unless there is one
 }
 random | keep postgres_password
 random | keep signing_key
+random | keep grafana_password # for docker compose --profile monitoring
 echo "default:$(random)" | keep api_keys
 printf '[default]\naws_access_key_id = comfyd\naws_secret_access_key = %s\n' "$(random)" | keep s3_credentials
 if [ ! -e "$dir/modal" ]; then : >"$dir/modal"; fi # for COMFYD_BACKEND=modal: put a copy of ~/.modal.toml there

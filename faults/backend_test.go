@@ -187,6 +187,36 @@ func TestF03LocalKilled(t *testing.T) {
 	require.Eventually(t, func() bool { return dead(pid) }, 15*time.Second, 50*time.Millisecond, "it stops with us")
 }
 
+// TestStopOfALocalComfyUI: comfyd stops its ComfyUI with itself, and grants what runs there some time first. Without it the
+// job is run again.
+func TestStopOfALocalComfyUI(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two starts of a real ComfyUI each: the long form has it")
+	}
+	for name, c := range map[string]struct {
+		vars     []string
+		attempts int
+	}{
+		"it waits by default": {nil, 1},
+		"at once":             {[]string{"COMFYD_DRAIN_TIMEOUT=0s"}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.serveLocal(c.vars...)
+			id := w.submit(slow(t))
+			w.running(id)
+			pid := w.comfyUI()
+			began := time.Now()
+			p.signal(syscall.SIGTERM)
+			t.Logf("stopped %.1f s after SIGTERM", time.Since(began).Seconds())
+			w.fired(dead(pid), "SIGTERM of comfyd while its own ComfyUI worked: both are gone")
+			p.start()
+			w.completes(id, c.attempts)
+			w.check()
+		})
+	}
+}
+
 // TestF29OversizedButValid asks the real ComfyUI for more memory than there is: that job fails with a reason, and the
 // next one completes.
 func TestF29OversizedButValid(t *testing.T) {

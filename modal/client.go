@@ -39,7 +39,7 @@ type sent struct{ doubt atomic.Bool }
 func newClient(o Options, t timing) (*client, error) {
 	c, err := sdk.NewClientWithOptions(&sdk.ClientParams{
 		Environment: o.Environment, Logger: slog.New(unsigned{o.SDKLog.Handler()}), MaxThrottleWait: &t.throttle,
-		GRPCUnaryInterceptors: []grpc.UnaryClientInterceptor{intercept},
+		GRPCUnaryInterceptors: []grpc.UnaryClientInterceptor{intercept, traced},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("modal: Modal's configuration (~/.modal.toml, MODAL_*) cannot be used: %w", err)

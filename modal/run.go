@@ -19,6 +19,7 @@ import (
 	"github.com/comfyd/comfyd/backend/comfyui"
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/catalog"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 // run is one call of Run.
@@ -51,7 +52,7 @@ func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle,
 	if err := b.check(p); err != nil {
 		return nil, b.sure(ctx, p, err)
 	}
-	r := b.newRun(p, backend.Handle{Pool: b.pool.Name, Server: b.name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
+	r := b.newRun(ctx, p, backend.Handle{Pool: b.pool.Name, Server: b.name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
 	r.c = dep.containers(variantOf(p, b.settings()))
 	paths := r.inputPaths()
 	if err := r.record(ctx); err != nil {
@@ -66,7 +67,7 @@ func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle,
 
 // attach goes on with a prompt of an earlier attempt.
 func (b *Backend) attach(ctx context.Context, p *backend.Prompt, h backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
-	r := b.newRun(p, h, rec)
+	r := b.newRun(ctx, p, h, rec)
 	if dep := b.deployment(); dep != nil {
 		r.c = dep.containers(variantOf(p, b.settings()))
 	}
@@ -91,14 +92,14 @@ func (b *Backend) attach(ctx context.Context, p *backend.Prompt, h backend.Handl
 	return r.follow(ctx)
 }
 
-func (b *Backend) newRun(p *backend.Prompt, h backend.Handle, rec backend.Recorder) *run {
+func (b *Backend) newRun(ctx context.Context, p *backend.Prompt, h backend.Handle, rec backend.Recorder) *run {
 	var parsed *catalog.Catalog
 	if cat := b.known(); cat != nil {
 		parsed = cat.parsed
 	}
 	plan := comfyui.PlanOf(parsed, p.Graph)
 	return &run{b: b, p: p, h: h, rec: rec, plan: plan, track: comfyui.NewTracker(plan),
-		log: b.log.WithFields(logrus.Fields{"call_id": p.JobID, "prompt_id": h.PromptID})}
+		log: logs.In(ctx, b.log).WithFields(logrus.Fields{logs.CallID: p.JobID, logs.Backend: b.pool.Name, "prompt_id": h.PromptID})}
 }
 
 // inputPaths says where each of the job's files goes below ComfyUI's input folder, in the handle too.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that the tests need, then every test: a real ComfyUI on the CPU, Modal's real SDKs, a real S3 server, a real
-# Temporal server and PostgreSQL; the Python app of Modal, both Go modules. With the argument "faults" the long form of the
+# Temporal server and PostgreSQL, a real Prometheus; the Python app of Modal, the Go modules, the examples of parents with the SDKs
+# that they use. With the argument "faults" the long form of the
 # fault runner instead; more arguments choose its rows: scripts/test.sh faults F3 F12.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,8 +26,10 @@ export COMFYD_TEST_COMFY_CLI=1
 # For the production shape (internal/cluster). Where there is no PostgreSQL to be had, its tests are left out, and say so.
 COMFYD_TEST_TEMPORAL=$(scripts/temporal.sh)
 COMFYD_TEST_POSTGRES=$(scripts/postgres.sh) || echo "tests of the production shape are left out: no PostgreSQL"
-COMFYD_TEST_CHROMIUM=$(scripts/chromium.sh)
+COMFYD_TEST_CHROMIUM=$(scripts/chromium.sh) || echo "the test that looks at the Temporal UI is left out: no Chromium"
 export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES COMFYD_TEST_CHROMIUM
+COMFYD_TEST_PROMETHEUS=$(scripts/prometheus.sh) || echo "tests of the metrics against a real Prometheus are left out: there is none"
+export COMFYD_TEST_PROMETHEUS
 
 if [ "${1:-}" != faults ]; then
   echo "== lint"
@@ -49,3 +52,7 @@ linked='internal/embedded|internal/backup|internal/app|cmd/comfyd|/faults' # cmd
 go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
 go test -timeout 25m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
 go test -short -parallel 4 -timeout 10m ./faults # the fast rows, which mostly wait; make faults runs them all
+scripts/children.sh
+echo "== bench, a little of it: its times say nothing, lost jobs and wrong bytes do"
+kill "$comfyui_pid" # it has one of its own
+scripts/bench.sh --quick

@@ -11,7 +11,6 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/worker"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/comfy"
@@ -40,13 +39,12 @@ type SweepOptions struct {
 	Store     Blobs
 }
 
-// registerSweep lets w sweep the store.
+// registerSweep lets w do the work of a sweep of the store.
 func registerSweep(w worker.Worker, o Options) {
 	s := activities.NewSweeper(activities.SweepOptions{
 		Temporal: o.Client, Namespace: o.Sweep.Namespace, Store: o.Sweep.Store, Start: o.Limits.Start, Log: o.Log,
 		Catalogs: func(ctx context.Context) (map[string]bool, error) { return catalog.Named(ctx, o.Sweep.Store) },
 	})
-	w.RegisterWorkflowWithOptions(workflows.Sweep, workflow.RegisterOptions{Name: workflows.SweepName})
 	register(w, activities.SweepName, s.Sweep)
 }
 

@@ -4,17 +4,13 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/backend"
@@ -26,6 +22,8 @@ import (
 const (
 	// stopTimeout is what a stopping worker grants its activities to let go of their prompts.
 	stopTimeout = 5 * time.Second
+	// leaveTimeout is what the store may take to hear of a stop, beside which everything else goes on.
+	leaveTimeout = 2 * time.Second
 	// stickyTimeout is how long a workflow task waits for the worker that has the workflow in memory before any
 	// other may take it; it bounds how long a job rests after that worker's death.
 	stickyTimeout = 2 * time.Second
@@ -45,10 +43,17 @@ type Options struct {
 	Publisher *catalog.Publisher
 	Directory *catalog.Directory
 	Limits    activities.Limits
-	Sweep     SweepOptions
+	// ChildTenant owns the jobs that other Temporal users start; empty where this worker was not told.
+	ChildTenant string
+	Sweep       SweepOptions
+	// Deployment turns worker versioning on. It is about the workflows alone: activities go on whatever version has begun
+	// them, and a pool is a place, with one queue for its GPUs.
+	Deployment Deployment
 	// GoneAfter is how long nobody may serve a pool before its jobs go elsewhere. A worker that restarts is back sooner,
 	// and its jobs keep their place in the queue.
 	GoneAfter time.Duration
+	// Drain is how long Drain may follow the prompts of a pool to their end; 0 lets go of them at once. Nil: all at once.
+	Drain func(backend.Pool) time.Duration
 	// Fatal is told when a worker can serve its queue no longer, such as when its namespace is gone.
 	Fatal func(error)
 	Log   logrus.FieldLogger
@@ -57,11 +62,21 @@ type Options struct {
 // Worker is a set of Temporal workers that start and stop together.
 type Worker struct {
 	workers    []worker.Worker
+	prompts    []prompts
+	log        logrus.FieldLogger
 	activities *activities.Activities
 	publisher  *catalog.Publisher
 	rescuer    *rescuer
+	versions   *versions // nil without a deployment
 	fatal      func(error)
 	schedule   func() // the sweep
+}
+
+// prompts is the part of a worker that runs those of one pool.
+type prompts struct {
+	pool  string
+	drain time.Duration
+	worker.Worker
 }
 
 // New prepares the workers; nothing is polled before Start.
@@ -70,27 +85,39 @@ func New(o Options) *Worker {
 		Backends: o.Backends, Store: o.Store, Limits: o.Limits, Log: o.Log,
 		Elsewhere: o.Directory.Pools,
 		Closed:    closed(o.Client),
+		Owner:     owner(o.Client), ChildTenant: o.ChildTenant,
 	})
-	w := &Worker{activities: a, publisher: o.Publisher, fatal: o.Fatal}
+	w := &Worker{activities: a, publisher: o.Publisher, fatal: o.Fatal, log: o.Log}
 
-	jobs := w.add(o.Client, comfy.TaskQueue, worker.Options{MaxConcurrentActivityExecutionSize: maxSteps})
-	jobs.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
+	jobs := w.add(o.Client, comfy.TaskQueue, worker.Options{
+		MaxConcurrentActivityExecutionSize: maxSteps, DeploymentOptions: o.Deployment.options(),
+	})
+	workflows.Register(jobs)
+	register(jobs, comfy.ActivityLook, a.Look)
 	register(jobs, comfy.ActivityWarmUp, a.WarmUp)
+	registerNexus(jobs, o.Limits)
 	registerSweep(jobs, o)
 	w.schedule = func() { scheduleSweep(o.Client, o.Log) }
 	for _, b := range o.Backends {
 		p := b.Pool()
-		register(w.add(o.Client, comfy.PromptTaskQueue(p.Name), worker.Options{
+		run := prompts{pool: p.Name}
+		if o.Drain != nil {
+			run.drain = o.Drain(p)
+		}
+		run.Worker = w.add(o.Client, comfy.PromptTaskQueue(p.Name), worker.Options{
 			MaxConcurrentActivityExecutionSize: p.Slots, DisableWorkflowWorker: true,
 			MaxConcurrentActivityTaskPollers: promptPollers(p.Slots),
-		}), comfy.ActivityPrompt, a.Prompt)
+			WorkerStopTimeout:                run.drain + stopTimeout,
+		})
+		register(run, comfy.ActivityPrompt, a.Prompt)
+		w.prompts = append(w.prompts, run)
 		here := w.add(o.Client, comfy.CollectTaskQueue(p.Name), worker.Options{
 			MaxConcurrentActivityExecutionSize: maxSteps, DisableWorkflowWorker: true,
 		})
 		register(here, comfy.ActivityCollect, a.Collect)
 		register(here, comfy.ActivityStop, a.Stop)
 	}
-	w.rescuer = newRescuer(o)
+	w.rescuer, w.versions = newRescuer(o), newVersions(o)
 	return w
 }
 
@@ -101,7 +128,7 @@ func promptPollers(slots int) int {
 }
 
 func (w *Worker) add(c client.Client, queue string, o worker.Options) worker.Worker {
-	o.WorkerStopTimeout = stopTimeout
+	o.WorkerStopTimeout = max(o.WorkerStopTimeout, stopTimeout)
 	o.StickyScheduleToStartTimeout = stickyTimeout
 	o.MaxHeartbeatThrottleInterval = heartbeatThrottle
 	o.OnFatalError = w.fatal
@@ -131,45 +158,7 @@ func (w *Worker) Start() error {
 		}
 	}
 	w.rescuer.start()
+	w.versions.start()
 	w.schedule()
 	return nil
-}
-
-// Stop takes no more work, lets go of running prompts (which another worker, or the next start, goes on with), and
-// cleans up after the jobs that have ended.
-func (w *Worker) Stop(ctx context.Context) {
-	w.rescuer.stop()
-	done := make(chan struct{}, len(w.workers))
-	for _, n := range w.workers {
-		go func() {
-			n.Stop()
-			done <- struct{}{}
-		}()
-	}
-	for range w.workers {
-		<-done
-	}
-	w.publisher.Stop()
-	w.activities.Close(ctx)
-}
-
-// closed asks Temporal whether a job has ended. One that it has forgotten has, and so has one whose ID another job has
-// taken. A job that was reset runs on under another run ID, from the same first run; one of a chain (a cron, a retry) has
-// a first run that is another's.
-func closed(c client.Client) func(context.Context, activities.Execution) (bool, error) {
-	return func(ctx context.Context, e activities.Execution) (bool, error) {
-		ctx, done := context.WithTimeout(ctx, 10*time.Second)
-		defer done()
-		d, err := c.DescribeWorkflowExecution(ctx, e.WorkflowID, "")
-		var gone *serviceerror.NotFound
-		if errors.As(err, &gone) {
-			return true, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("asking Temporal whether job %s has ended: %w", e.WorkflowID, err)
-		}
-		info := d.GetWorkflowExecutionInfo()
-		return info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING ||
-			(info.GetFirstRunId() != e.OriginalRunID && info.GetExecution().GetRunId() != e.OriginalRunID), nil
-	}
 }

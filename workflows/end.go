@@ -10,7 +10,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/comfyd/comfyd/activities"
-	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -50,10 +49,10 @@ func (j *job) again(ctx workflow.Context, err error) error {
 }
 
 // result is the job's result, with where its time went.
-func (j *job) result(ctx workflow.Context, place *activities.Placement, out *backend.Outcome, c *activities.Collected, collecting time.Time) *comfy.Result {
-	now := workflow.Now(ctx)
+func (j *job) result(ctx workflow.Context, place *activities.Placement, out *activities.Prompted) *comfy.Result {
+	c := out.Collected
 	m := comfy.Metrics{
-		CollectMS: now.Sub(collecting).Milliseconds(), TotalMS: now.Sub(j.created).Milliseconds(),
+		CollectMS: out.CollectMS, TotalMS: workflow.Now(ctx).Sub(j.created).Milliseconds(),
 		ColdStartMS: out.ColdStartMS, GPU: out.GPU,
 	}
 	if m.ColdStartMS == 0 && j.coldStart > time.Second {
@@ -99,7 +98,7 @@ func (j *job) end(ctx workflow.Context, err error) error {
 		return temporal.NewCanceledError(f)
 	}
 	return temporal.NewApplicationErrorWithOptions(f.Message, string(f.Code), temporal.ApplicationErrorOptions{
-		NonRetryable: true, Details: []any{f},
+		NonRetryable: !f.Code.Retryable(), Details: []any{f}, // for a parent's retry policy: the API gives its jobs none
 	})
 }
 

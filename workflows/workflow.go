@@ -8,11 +8,11 @@ import (
 	"time"
 
 	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/comfyd/comfyd/activities"
-	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -23,6 +23,8 @@ const (
 	maxSubmissions = 12
 	// warmUpLimit is the time to start until the first placement tells the server's own limit.
 	warmUpLimit = time.Hour
+	// lookLimit bounds the look at backends that may be ready: it holds up the workflow task.
+	lookLimit = time.Second
 	// warmUpAttempt bounds one attempt of the warm-up, so that one whose worker has died is made again soon.
 	warmUpAttempt = 30 * time.Second
 	// recoverLimit is what a job that was lost may wait at least: a ComfyUI takes half a minute to start.
@@ -33,17 +35,25 @@ const (
 	collectLimit = 15 * time.Minute
 )
 
+// changeLook marks jobs that look at their backends before they wait for one.
+const changeLook = "look"
+
 // ComfyUI is the workflow [comfy.WorkflowName]: one job, whose ID is the call_id. It ends in one of three ways: with
 // a result whose files are all stored; with an application error whose type is a [comfy.Code] and whose details are a
-// [comfy.Failure]; or canceled.
-func ComfyUI(ctx workflow.Context, req comfy.Request) (*comfy.Result, error) {
+// [comfy.Failure]; or canceled. Its input is a [comfy.Request], read here: what other Temporal users send may be
+// anything, and the SDK's own failure would carry no code.
+func ComfyUI(ctx workflow.Context, input converter.RawValue) (*comfy.Result, error) {
+	req, err := read(input)
 	j := newJob(ctx, req)
 	if err := workflow.SetQueryHandlerWithOptions(ctx, comfy.QueryStatus, func() (comfy.Status, error) { return j.status, nil },
 		workflow.QueryHandlerOptions{Description: "what the job is doing: phase, attempts, backend"}); err != nil {
 		return nil, err
 	}
 	j.watchPool(ctx)
-	res, err := j.run(ctx)
+	var res *comfy.Result
+	if err == nil {
+		res, err = j.run(ctx)
+	}
 	if err != nil {
 		return nil, j.end(ctx, err)
 	}
@@ -78,7 +88,7 @@ func newJob(ctx workflow.Context, req comfy.Request) *job {
 	info := workflow.GetInfo(ctx)
 	return &job{
 		about:   aboutOf(ctx, req),
-		Job:     activities.Job{ID: info.WorkflowExecution.ID, RunID: info.OriginalRunID, Request: req},
+		Job:     activities.Job{ID: info.WorkflowExecution.ID, RunID: info.OriginalRunID, Request: req, Child: child(info)},
 		created: info.WorkflowStartTime,
 		status: comfy.Status{
 			ID: info.WorkflowExecution.ID, State: comfy.Running, Phase: comfy.PhaseWarming, CreatedAt: info.WorkflowStartTime,
@@ -99,10 +109,11 @@ func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
 		out, err := j.prompt(ctx, place)
 		if err == nil {
 			j.restarts += out.Restarts
-			var c *activities.Collected
-			collecting := workflow.Now(ctx)
-			if c, err = j.collect(ctx, place, out); err == nil {
-				return j.result(ctx, place, out, c, collecting), nil
+			if err = ctx.Err(); out.Collected == nil {
+				err = j.collect(ctx, place, out)
+			}
+			if err == nil {
+				return j.result(ctx, place, out), nil
 			}
 		}
 		if err := j.again(ctx, err); err != nil {
@@ -114,6 +125,42 @@ func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
 // warmUp waits until a backend can take the job.
 func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 	j.say(ctx, comfy.PhaseWarming, "looking for a ComfyUI that is ready")
+	place, err := j.look(ctx)
+	if place == nil && err == nil {
+		place, err = j.wait(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	j.status.Backend = place.Pool.Name
+	if j.placed != place.Pool.Name {
+		j.placed = place.Pool.Name
+		if err := workflow.UpsertTypedSearchAttributes(ctx, attributes(place)...); err != nil {
+			return nil, err
+		}
+	}
+	return place, nil
+}
+
+// look finds a pool that can take a new job at this moment, without a durable step; nil where there is none.
+func (j *job) look(ctx workflow.Context) (*activities.Placement, error) {
+	if j.submission > 0 || j.Child || workflow.GetVersion(ctx, changeLook, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return nil, nil
+	}
+	ctx = workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
+		ScheduleToCloseTimeout: lookLimit, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 1},
+		Summary: "is a ComfyUI ready for this graph?",
+	})
+	var place *activities.Placement
+	err := workflow.ExecuteLocalActivity(ctx, comfy.ActivityLook, j.Job).Get(ctx, &place)
+	if err != nil && failureOf(err).Code != comfy.InvalidWorkflow {
+		return nil, nil // it took too long, or the job is canceled: the durable step meets the same
+	}
+	return place, err
+}
+
+// wait is the warm-up of a job that has to wait for its place.
+func (j *job) wait(ctx workflow.Context) (*activities.Placement, error) {
 	began := workflow.Now(ctx)
 	limit := warmUpLimit
 	if s := j.Request.StartTimeoutSeconds; s > 0 {
@@ -134,18 +181,11 @@ func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 		return nil, late(err, comfy.Failure{Code: comfy.BackendUnavailable, Message: "no ComfyUI was ready within the time to start"})
 	}
 	j.coldStart += workflow.Now(ctx).Sub(began)
-	j.status.Backend = place.Pool.Name
-	if j.placed != place.Pool.Name {
-		j.placed = place.Pool.Name
-		if err := workflow.UpsertTypedSearchAttributes(ctx, attrBackend.ValueSet(place.Pool.Name)); err != nil {
-			return nil, err
-		}
-	}
 	return place, nil
 }
 
 // prompt hands the next submission to the backend and waits for its end. However it ends, nothing of it runs on.
-func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backend.Outcome, error) {
+func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*activities.Prompted, error) {
 	j.submission++
 	j.status.Attempts = j.attempts()
 	j.countAttempts(ctx)
@@ -164,7 +204,7 @@ func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*backen
 		}
 	}
 	for {
-		var out *backend.Outcome
+		var out *activities.Prompted
 		err := j.at(ctx, place.Pool, func(ctx workflow.Context) error {
 			return workflow.ExecuteActivity(j.promptOptions(ctx, in), comfy.ActivityPrompt, in).Get(ctx, &out)
 		})
@@ -221,7 +261,7 @@ func (j *job) promptOptions(ctx workflow.Context, in activities.PromptInput) wor
 		wait = in.Deadline
 	}
 	now := workflow.Now(ctx)
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+	o := workflow.ActivityOptions{
 		TaskQueue:              comfy.PromptTaskQueue(in.Placement.Pool.Name),
 		ScheduleToStartTimeout: max(wait.Sub(now), time.Second),
 		ScheduleToCloseTimeout: max(in.Deadline.Sub(now), time.Second) + time.Minute,
@@ -229,7 +269,11 @@ func (j *job) promptOptions(ctx workflow.Context, in activities.PromptInput) wor
 		WaitForCancellation:    true, // so that the job is not called canceled while the GPU works for it
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 5 * time.Second},
 		Summary:                fmt.Sprintf("run on %s, submission %d", in.Placement.Pool.Name, in.Submission),
-	})
+	}
+	if c := in.Placement.Child; c != nil { // the API has set it for the whole workflow
+		o.Priority = temporal.Priority{PriorityKey: j.Request.Priority, FairnessKey: c.Tenant}
+	}
+	return workflow.WithActivityOptions(ctx, o)
 }
 
 // stop makes sure that a prompt which no activity follows any more does not run on, as long as a worker can be found.
@@ -249,8 +293,9 @@ func (j *job) stop(ctx workflow.Context, in activities.PromptInput) {
 	}
 }
 
-// collect stores what the prompt has made.
-func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *backend.Outcome) (*activities.Collected, error) {
+// collect stores what the prompt has made, and could not store itself.
+func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *activities.Prompted) error {
+	began := workflow.Now(ctx)
 	j.say(ctx, comfy.PhaseCollecting, "storing %s", count(len(out.Files), "file"))
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:              comfy.CollectTaskQueue(place.Pool.Name),
@@ -261,20 +306,20 @@ func (j *job) collect(ctx workflow.Context, place *activities.Placement, out *ba
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 15 * time.Second},
 		Summary:                "store " + count(len(out.Files), "file"),
 	})
-	var c *activities.Collected
 	err := j.at(ctx, place.Pool, func(ctx workflow.Context) error {
 		return workflow.ExecuteActivity(ctx, comfy.ActivityCollect, activities.CollectInput{
-			JobID: j.ID, Outcome: *out, StripMetadata: j.Request.StripMetadata,
-		}).Get(ctx, &c)
+			JobID: j.ID, Outcome: out.Outcome, StripMetadata: j.Request.StripMetadata,
+		}).Get(ctx, &out.Collected)
 	})
+	out.CollectMS = workflow.Now(ctx).Sub(began).Milliseconds()
 	var gone *goneError
 	switch {
 	case errors.As(err, &gone):
-		return nil, gone.failure()
+		return gone.failure()
 	case err != nil:
-		return nil, late(err, comfy.Failure{Code: comfy.OutputLost, Message: "the outputs could not be collected: no worker that reaches their backend was there"})
+		return late(err, comfy.Failure{Code: comfy.OutputLost, Message: "the outputs could not be collected: no worker that reaches their backend was there"})
 	}
-	return c, nil
+	return nil
 }
 
 // attempts is how often the job was put on a GPU, as far as is known.

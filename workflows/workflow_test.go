@@ -27,6 +27,8 @@ type script struct {
 	warmUp  func(ctx context.Context, job activities.Job) (*activities.Placement, error)
 	prompt  func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error)
 	collect func(ctx context.Context, in activities.CollectInput) (*activities.Collected, error)
+	look    func(job activities.Job) (*activities.Placement, error) // finds nothing where nil
+	atOnce  *activities.Collected                                   // what Prompt stores itself
 
 	stops     []activities.PromptInput
 	prompts   []activities.PromptInput
@@ -42,8 +44,23 @@ func (s *script) WarmUp(ctx context.Context, job activities.Job) (*activities.Pl
 	}, nil
 }
 
-func (s *script) Prompt(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
+func (s *script) Look(_ context.Context, job activities.Job) (*activities.Placement, error) {
+	if s.look != nil {
+		return s.look(job)
+	}
+	return nil, nil
+}
+
+func (s *script) Prompt(ctx context.Context, in activities.PromptInput) (*activities.Prompted, error) {
 	s.prompts = append(s.prompts, in)
+	out, err := s.outcome(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	return &activities.Prompted{Outcome: *out, Collected: s.atOnce, CollectMS: 7}, nil
+}
+
+func (s *script) outcome(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
 	if s.prompt != nil {
 		return s.prompt(ctx, in)
 	}
@@ -71,7 +88,9 @@ func newEnv(t *testing.T, s *script) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestWorkflowEnvironment()
+	env.SetTestTimeout(time.Minute) // of real time, beside others on two cores
 	env.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
+	env.RegisterActivityWithOptions(s.Look, activity.RegisterOptions{Name: comfy.ActivityLook})
 	env.RegisterActivityWithOptions(s.WarmUp, activity.RegisterOptions{Name: comfy.ActivityWarmUp})
 	env.RegisterActivityWithOptions(s.Prompt, activity.RegisterOptions{Name: comfy.ActivityPrompt})
 	env.RegisterActivityWithOptions(s.Stop, activity.RegisterOptions{Name: comfy.ActivityStop})
@@ -174,7 +193,7 @@ func TestLostWhileWaitingIsNotCharged(t *testing.T) {
 			return nil, fails(comfy.BackendLost, true, false)
 		}
 		s.prompt = nil
-		return s.Prompt(ctx, in)
+		return s.outcome(ctx, in)
 	}
 	res, f := run(t, newEnv(t, s), request)
 	require.Nil(t, f)
@@ -189,7 +208,7 @@ func TestWhatNoBackendTookIsNoAttempt(t *testing.T) {
 			return nil, fails(comfy.BackendUnavailable, true, false)
 		}
 		s.prompt = nil
-		return s.Prompt(ctx, in)
+		return s.outcome(ctx, in)
 	}
 	res, f := run(t, newEnv(t, s), request)
 	require.Nil(t, f)
@@ -339,7 +358,7 @@ func TestWorkerAwayForTooLong(t *testing.T) {
 			return nil, temporal.NewTimeoutError(enums.TIMEOUT_TYPE_SCHEDULE_TO_START, nil, activities.Heartbeat{Handle: &h, RunningSince: time.Now()})
 		}
 		s.prompt = nil
-		return s.Prompt(ctx, in)
+		return s.outcome(ctx, in)
 	}
 	res, f := run(t, newEnv(t, s), request)
 	require.Nil(t, f)
@@ -392,7 +411,7 @@ func TestLostAfterItsTimeToStart(t *testing.T) {
 			return nil, fails(comfy.BackendLost, true, true)
 		}
 		s.prompt = nil
-		return s.Prompt(ctx, in)
+		return s.outcome(ctx, in)
 	}
 	req := request
 	req.StartTimeoutSeconds = 1
@@ -421,7 +440,7 @@ func TestQueryFollowsThePhases(t *testing.T) {
 		look()
 		s.prompt = nil
 		s.prompts = nil
-		return s.Prompt(ctx, in)
+		return s.outcome(ctx, in)
 	}
 	s.collect = func(ctx context.Context, in activities.CollectInput) (*activities.Collected, error) {
 		look()

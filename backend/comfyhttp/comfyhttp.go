@@ -84,7 +84,7 @@ func newBackend(o Options, t timing, transport *http.Transport) (*Backend, error
 	}
 	b := &Backend{o: o, pool: o.Pool, t: t, log: o.Log, http: transport}
 	for _, u := range o.URLs {
-		s, err := newServer(u, b.http, b.log, t)
+		s, err := newServer(u, traced(b.http), b.log, t)
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/backend/comfyui"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 // transfers is how many files of a prompt are handled at once.
@@ -66,7 +67,7 @@ func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle,
 	var once sync.Once
 	defer func() { once.Do(func() { ended(err) }) }()
 	defer b.leave(s)
-	r := b.newRun(s, p, backend.Handle{Pool: b.pool.Name, Server: s.name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
+	r := b.newRun(ctx, s, p, backend.Handle{Pool: b.pool.Name, Server: s.name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
 	r.trial = func() { // it runs: the server is well enough for others, which need not wait for the end
 		if s.breaker.State() == gobreaker.StateHalfOpen {
 			once.Do(func() { ended(nil) })
@@ -77,10 +78,10 @@ func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle,
 		paths[in.Name] = comfyui.InputPath(p.JobID, in)
 		r.h.Inputs = append(r.h.Inputs, paths[in.Name])
 	}
+	defer r.listen(ctx)() // opens while the handle is on its way
 	if err := rec.Handle(ctx, r.h); err != nil {
 		return nil, r.left(ctx, &backend.Error{Code: comfy.Internal, Message: "the prompt's handle could not be recorded", Cause: err})
 	}
-	defer r.listen(ctx)()
 	doubtful, err := r.submit(ctx, paths)
 	if err != nil {
 		return nil, r.left(ctx, err)
@@ -96,17 +97,17 @@ func (b *Backend) attach(ctx context.Context, p *backend.Prompt, h backend.Handl
 	}
 	b.enter(s)
 	defer b.leave(s)
-	r := b.newRun(s, p, h, rec)
+	r := b.newRun(ctx, s, p, h, rec)
 	r.frames.gap = true
 	defer r.listen(ctx)()
 	return r.follow(ctx, true)
 }
 
-func (b *Backend) newRun(s *server, p *backend.Prompt, h backend.Handle, rec backend.Recorder) *run {
+func (b *Backend) newRun(ctx context.Context, s *server, p *backend.Prompt, h backend.Handle, rec backend.Recorder) *run {
 	cat, _ := s.known()
 	pl := comfyui.PlanOf(cat, p.Graph)
 	r := &run{b: b, s: s, p: p, h: h, rec: rec, plan: pl, track: comfyui.NewTracker(pl), frames: newFrames(), trial: func() {},
-		log: b.log.WithFields(logrus.Fields{"call_id": p.JobID, "prompt_id": h.PromptID, "server": s.name})}
+		log: logs.In(ctx, b.log).WithFields(logrus.Fields{logs.CallID: p.JobID, logs.Backend: b.pool.Name, "prompt_id": h.PromptID, "server": s.name})}
 	r.gone = func() *backend.Error {
 		return &backend.Error{Code: comfy.BackendLost, Ran: r.started, Message: "ComfyUI has forgotten the prompt; most likely it was restarted"}
 	}

@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,7 +72,7 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 		for _, k := range c.Payload {
 			hide = append(hide, base64.StdEncoding.EncodeToString(k.Secret))
 		}
-		log := logs.New(logs.Options{Level: c.LogLevel, Format: c.LogFormat, Out: os.Stderr, Hide: append(hide, c.SigningKey, c.Codec)})
+		log := logs.New(logs.Options{Level: c.LogLevel, Format: c.LogFormat, Out: os.Stderr, Hide: append(hide, c.SigningKey, c.MetricsKey, c.Codec)})
 		for _, line := range c.Unknown {
 			log.Warn(line)
 		}
@@ -85,6 +87,9 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 		select {
 		case <-cmd.Context().Done():
 			log.Info("stopping; jobs that run go on at the next start")
+			again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			a.Drain(again)
+			stop()
 		case err = <-a.Failed():
 		}
 		ctx, done := context.WithTimeout(context.Background(), stopTimeout)
@@ -117,6 +122,9 @@ func greet(cmd *cobra.Command, c *config.Config, a *app.App) {
 		if c.APIKeys == "" {
 			fmt.Fprintf(out, "API key      %s/api-key\n", c.DataDir)
 		}
+	}
+	if a.MetricsAddress() != "" {
+		fmt.Fprintf(out, "Metrics      http://%s/metrics\n", a.MetricsAddress())
 	}
 	if a.TemporalUI != "" {
 		fmt.Fprintf(out, "Temporal UI  http://%s\n", a.TemporalUI)

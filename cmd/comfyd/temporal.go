@@ -7,6 +7,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
+	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/app"
 	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/logs"
@@ -14,23 +15,25 @@ import (
 
 // temporalCommand is `comfyd temporal`, for a Temporal cluster that is not embedded.
 func temporalCommand() *cobra.Command {
-	c := &cobra.Command{Use: "temporal", Short: "Prepare a Temporal cluster", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "temporal", Short: "Prepare a Temporal cluster, and roll new versions out on it", Args: cobra.NoArgs}
 	var update bool
+	var endpoint string
 	setup := &cobra.Command{
-		Use: "setup", Short: "Register the namespace and comfyd's search attributes on the cluster of TEMPORAL_ADDRESS", Args: cobra.NoArgs,
-		Long: "Registers the namespace of TEMPORAL_NAMESPACE, with the retention of COMFYD_RETENTION, and comfyd's search attributes on the cluster of\n" +
-			"TEMPORAL_ADDRESS where they are missing, and waits until they can be used. Run it before the first api and worker, and after an upgrade;\n" +
+		Use: "setup", Short: "Register the namespace, comfyd's search attributes and its Nexus endpoint on the cluster of TEMPORAL_ADDRESS", Args: cobra.NoArgs,
+		Long: "Registers the namespace of TEMPORAL_NAMESPACE, with the retention of COMFYD_RETENTION, comfyd's search attributes and the Nexus endpoint for callers\n" +
+			"in other namespaces on the cluster of TEMPORAL_ADDRESS where they are missing, and waits until they can be used. Run it before the first api and worker, and after an upgrade;\n" +
 			"running it again changes nothing.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.ReadTemporal()
 			if err != nil {
 				return err
 			}
-			return app.SetUpTemporal(cmd.Context(), c, app.Setup{UpdateRetention: update, Out: cmd.OutOrStdout(), Log: quiet(c)})
+			return app.SetUpTemporal(cmd.Context(), c, app.Setup{UpdateRetention: update, NexusEndpoint: endpoint, Out: cmd.OutOrStdout(), Log: quiet(c)})
 		},
 	}
 	setup.Flags().BoolVar(&update, "update-retention", false, "change the retention of a namespace that exists to COMFYD_RETENTION")
-	c.AddCommand(setup)
+	setup.Flags().StringVar(&endpoint, "nexus-endpoint", comfy.NexusEndpoint, "name of the Nexus endpoint; empty makes none")
+	c.AddCommand(setup, versionsCommand(), replayCommand())
 	return c
 }
 

@@ -39,7 +39,8 @@ func run() error {
 			comfy.AttrTenant:    enums.INDEXED_VALUE_TYPE_KEYWORD,
 			comfy.AttrErrorCode: enums.INDEXED_VALUE_TYPE_KEYWORD,
 			comfy.AttrMetadata:  enums.INDEXED_VALUE_TYPE_KEYWORD_LIST,
-			"ComfyInputs":       enums.INDEXED_VALUE_TYPE_KEYWORD_LIST,
+			comfy.AttrAttempts:  enums.INDEXED_VALUE_TYPE_INT,
+			comfy.AttrInputs:    enums.INDEXED_VALUE_TYPE_KEYWORD_LIST,
 		},
 	})
 	if err != nil {

@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"github.com/comfyd/comfyd/internal/codec"
 	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/disk"
+	"github.com/comfyd/comfyd/internal/telemetry"
 	"github.com/comfyd/comfyd/store"
 	"github.com/comfyd/comfyd/worker"
 )
@@ -46,11 +48,16 @@ type App struct {
 	log     logrus.FieldLogger
 
 	undo     []func(context.Context)
+	worker   *worker.Worker // nil in the role api
+	api      *api.Server    // nil in the role worker
 	failed   chan error
 	listener net.Listener
 
-	codec   *codec.Codec
-	workers client.Client // the one that workers use: see codec.ForWorkers
+	telemetry *telemetry.Telemetry
+	tracing   *telemetry.Tracing // nil where nobody asked for traces
+	metrics   net.Listener       // nil where COMFYD_METRICS_LISTEN is not set
+	codec     *codec.Codec
+	workers   client.Client // the one that workers use: see codec.ForWorkers
 
 	namespace   string        // of Temporal
 	namespaceID string        // of that namespace; it stays when the namespace's name is given to another
@@ -97,16 +104,23 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if err := a.openCodec(); err != nil {
 		return err
 	}
+	if err := a.profiles(); err != nil {
+		return err
+	}
 	if a.role != Worker {
 		if err := a.listen(); err != nil {
 			return err
 		}
 	}
-	blobs, err := store.Open(ctx, a.config.StoreURL)
+	if err := a.observe(ctx); err != nil {
+		return err
+	}
+	opened, err := store.Open(ctx, a.config.StoreURL)
 	if err != nil {
 		return fmt.Errorf("COMFYD_STORE_URL: %w", err) // not the value: somebody may have put credentials into it
 	}
-	a.later(func(context.Context) { a.note("closing the store", blobs.Close()) })
+	a.later(func(context.Context) { a.note("closing the store", opened.Close()) })
+	blobs := a.telemetry.Store(opened)
 	temporal, err := a.temporal(ctx)
 	if err != nil {
 		return err
@@ -128,19 +142,37 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if a.role != API {
 		w := worker.New(worker.Options{
 			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
-			Sweep:     worker.SweepOptions{Namespace: a.namespace, Store: blobs},
-			GoneAfter: time.Duration(a.config.PoolTimeout),
-			Fatal:     func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
+			ChildTenant: a.config.Children(),
+			Sweep:       worker.SweepOptions{Namespace: a.namespace, Store: blobs},
+			GoneAfter:   time.Duration(a.config.PoolTimeout),
+			Deployment:  worker.Deployment{Name: a.config.Deployment, BuildID: cmp.Or(a.config.BuildID, a.version)},
+			Drain:       func(p backend.Pool) time.Duration { return a.config.Drain(p.Kind) },
+			Fatal:       func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
 		})
 		if err := w.Start(); err != nil {
 			return err
 		}
 		a.later(w.Stop)
+		a.worker = w
+		a.sampleBackends(backends)
 	}
 	if a.role != Worker {
 		return a.serve(temporal, blobs, directory, limits)
 	}
 	return nil
+}
+
+// Drain takes no more prompts and follows those that run, where the settings say so, until they have ended, their time is
+// over or ctx ends. The API goes on; its /readyz says that it is stopping. Stop is to follow.
+func (a *App) Drain(ctx context.Context) {
+	if a.worker == nil || a.worker.Drains() == 0 {
+		return
+	}
+	if a.api != nil {
+		a.api.Leave()
+	}
+	a.log.Infof("no more jobs are taken; those that run have up to %s to end (COMFYD_DRAIN_TIMEOUT), a second signal ends the wait", a.worker.Drains())
+	a.worker.Drain(ctx)
 }
 
 // Stop takes down what Start has brought up, last first. Jobs that run go on when comfyd is started again.
@@ -177,22 +209,27 @@ func (a *App) listen() error {
 	return nil
 }
 
-func (a *App) serve(temporal client.Client, blobs *store.Store, directory *catalog.Directory, limits activities.Limits) error {
+func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *catalog.Directory, limits activities.Limits) error {
 	var keys []api.Key
 	for _, k := range a.config.Keys {
 		keys = append(keys, api.Key{Tenant: k.Tenant, Secret: k.Secret})
 	}
 	s, err := api.New(api.Options{
-		Temporal: temporal, Namespace: a.namespace, NamespaceID: a.namespaceID, Store: blobs, Catalogs: directory,
-		Keys: keys, DefaultTenant: keys[0].Tenant, SigningKey: a.config.Signing,
-		PublicURL: a.config.PublicURL, LinkURL: a.linkURL(), Converter: a.codec.Converter(), CodecServer: a.codecServer(), TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		Temporal: starter{Client: temporal, workers: a.workers}, EagerStart: a.worker != nil && a.config.Deployment == "",
+		Namespace: a.namespace, NamespaceID: a.namespaceID, Store: blobs, Catalogs: directory,
+		Keys: keys, DefaultTenant: a.config.Children(), SigningKey: a.config.Signing,
+		PublicURL: a.config.PublicURL, LinkURL: a.linkURL(), TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		Converter: a.codec.Converter(), CodecServer: a.codecServer(),
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
 		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
 		Retention: a.retention, Version: a.version, Log: a.log,
+		Metrics: a.metricsOfAPI(), Observed: a.telemetry.Request, Tracer: a.tracerOfAPI(),
 	})
 	if err != nil {
 		return fmt.Errorf("starting the API: %w", err)
 	}
+	a.api = s
+	a.sampleJobs(temporal, directory, s)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

@@ -194,7 +194,7 @@ func TestList(t *testing.T) {
 	child("forged", temporal.NewSearchAttributeKeyKeyword(comfy.AttrTenant).ValueSet("bob"))
 	require.Equal(t, 202, d.do("GET", "/status/forged", nil).code, "it is the default tenant's, whatever it says")
 
-	all := append([]string{"a child's \"id\"", open, failing}, want...)
+	all := append([]string{"forged", "a child's \"id\"", open, failing}, want...)
 	require.Eventually(t, func() bool { return len(d.listed("")) == len(all) }, 10*time.Second, 100*time.Millisecond)
 	require.Equal(t, all, d.listed(""), "open jobs first, then by their end, the newest first")
 	require.Equal(t, []string{his}, (&double{api: &bob}).listed(""), "each sees his own")

@@ -44,6 +44,15 @@ func start(t *testing.T, vars map[string]string) *api {
 // startAs runs one role of it.
 func startAs(t *testing.T, role app.Role, vars map[string]string) *api {
 	t.Helper()
+	log := logrus.New()
+	log.SetLevel(logrus.WarnLevel)
+	log.SetOutput(testWriter{t})
+	return startWith(t, role, vars, log)
+}
+
+// startWith runs one role with a log of the test's own.
+func startWith(t *testing.T, role app.Role, vars map[string]string, log *logrus.Logger) *api {
+	t.Helper()
 	all := map[string]string{
 		"COMFYD_DATA_DIR": t.TempDir(), "COMFYD_LISTEN": "127.0.0.1:0", "COMFYD_TEMPORAL_LISTEN": "127.0.0.1:0",
 		"COMFYD_TEMPORAL_UI_LISTEN": "127.0.0.1:0", "COMFYD_BACKEND": "url",
@@ -55,9 +64,6 @@ func startAs(t *testing.T, role app.Role, vars map[string]string) *api {
 	require.NoError(t, err)
 	c.Keys = []config.Key{{Tenant: "alice", Secret: secret}, {Tenant: "bob", Secret: other}}
 	c.Signing = []byte("0123456789abcdef0123456789abcdef")
-	log := logrus.New()
-	log.SetLevel(logrus.WarnLevel)
-	log.SetOutput(testWriter{t})
 	a := app.New(c, role, "test", log)
 	ctx, done := context.WithTimeout(context.Background(), time.Minute)
 	defer done()

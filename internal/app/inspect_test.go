@@ -65,7 +65,7 @@ func TestInspection(t *testing.T) {
 	require.Contains(t, seen["good"].details, "**Labels**: `shot=12`, `title=A good one`")
 	require.Contains(t, seen["good"].details, "**Size**: 64 × 48")
 	require.Contains(t, seen["good"].current, "**completed**: 1 image, 0 other files, 0 texts; ran for ")
-	require.Equal(t, []string{"find a ComfyUI that is ready for this graph", "run on url, submission 1", "store 1 file"}, seen["good"].steps)
+	require.Equal(t, []string{"is a ComfyUI ready for this graph?", "run on url, submission 1"}, seen["good"].steps)
 	require.NotContains(t, seen["good"].attributes, "ComfyAttempts", "one attempt is not worth a step")
 
 	require.Contains(t, seen["failed"].current, "**failed**: `out_of_memory`: `node 1 (EmptyImage): torch.cuda.OutOfMemoryError: CUDA out of memory.")

@@ -63,6 +63,9 @@ func TestJobsLeaveAPoolWithoutWorker(t *testing.T) {
 	}
 	held.Reached()
 	require.Eventually(t, func() bool { return len(there.Posted()) == 2 }, 20*time.Second, 20*time.Millisecond)
+	for _, id := range ids {
+		require.Eventually(t, func() bool { return a.do("GET", "/status/"+id, nil).body["backend"] == "url-there" }, 20*time.Second, 20*time.Millisecond)
+	}
 	stop()
 	here.Start()
 	gone := time.Now()

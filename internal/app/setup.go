@@ -39,13 +39,15 @@ var ErrNoCluster = errors.New("TEMPORAL_ADDRESS is not set: this command is for 
 type Setup struct {
 	// UpdateRetention changes the retention of a namespace that exists.
 	UpdateRetention bool
+	// NexusEndpoint is the name of the endpoint for callers in other namespaces; empty: none is made.
+	NexusEndpoint string
 	// Out is told what was done, a line each.
 	Out io.Writer
 	Log logrus.FieldLogger
 }
 
-// SetUpTemporal prepares the cluster of TEMPORAL_ADDRESS for comfyd: it registers the namespace with COMFYD_RETENTION
-// and the search attributes where they are missing, and returns when they can be used. It may be repeated at any time.
+// SetUpTemporal prepares the cluster of TEMPORAL_ADDRESS for comfyd: it registers the namespace with COMFYD_RETENTION,
+// the search attributes and the Nexus endpoint where they are missing, and returns when they can be used. It may be repeated at any time.
 func SetUpTemporal(ctx context.Context, c *config.Config, s Setup) error {
 	ctx, done := context.WithTimeout(ctx, setupTimeout)
 	defer done()
@@ -57,7 +59,11 @@ func SetUpTemporal(ctx context.Context, c *config.Config, s Setup) error {
 	if err := registerNamespace(ctx, temporal, namespace, time.Duration(c.Retention), s); err != nil {
 		return err
 	}
-	return registerAttributes(ctx, temporal, namespace, s.Out)
+	if err := registerAttributes(ctx, temporal, namespace, s.Out); err != nil {
+		return err
+	}
+	registerEndpoint(ctx, temporal, namespace, s)
+	return nil
 }
 
 // dial connects to the cluster of the environment. The namespace need not exist.

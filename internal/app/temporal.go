@@ -67,6 +67,9 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 		}
 	}
 	options.Logger = logs.Temporal(a.log)
+	if err := a.telemetry.Connect(&options, a.tracing); err != nil {
+		return nil, err
+	}
 	ctx, done := context.WithTimeout(ctx, dialTimeout)
 	defer done()
 	c, err := connect(ctx, a.codec.For(options))
@@ -79,13 +82,27 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 	}
 	a.later(func(context.Context) { a.workers.Close() })
 	a.namespace = options.Namespace
-	if !a.config.Embedded() {
+	if a.config.Embedded() {
+		_, err := ensureEndpoint(ctx, c, comfy.NexusEndpoint, a.namespace)
+		a.note("other namespaces cannot start jobs by Nexus", err)
+	} else {
 		a.TemporalAddress = options.HostPort
 		if err := requireSearchAttributes(ctx, c, options.Namespace); err != nil {
 			return nil, err
 		}
 	}
 	return c, a.readNamespace(ctx, c)
+}
+
+// starter is the API's client. It starts jobs through the workers' one: only that hands the first step of a job to a worker
+// in this process.
+type starter struct {
+	client.Client
+	workers client.Client
+}
+
+func (s starter) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
+	return s.workers.ExecuteWorkflow(ctx, o, workflow, args...)
 }
 
 // readNamespace asks the namespace for its ID, and how long it keeps jobs: its word counts, not our setting's.

@@ -260,7 +260,7 @@ func (d *Directory) fresh(ctx context.Context) ([]Record, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !r.Stopped {
+		if !r.Stopped && !r.Leaving {
 			records = append(records, r)
 		}
 	}

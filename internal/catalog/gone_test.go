@@ -29,3 +29,34 @@ func TestGonePools(t *testing.T) {
 	publish(t, m, a)
 	require.Equal(t, []catalog.Gone{{Pool: "local-x", Stopped: true}}, gone())
 }
+
+// TestLeavingWorker: what it serves is offered to nobody any more, and is not gone while its jobs end.
+func TestLeavingWorker(t *testing.T) {
+	m := &memory{blobs: map[string][]byte{}}
+	a := &pool{is: backend.Pool{Name: "url", Kind: "url"}, servers: []backend.Server{{Name: "a", Healthy: true}}}
+	p := publish(t, m, a)
+	look := func() *catalog.Directory { return catalog.NewDirectory(m, nil) } // one remembers for a second
+	pools, err := look().Pools(t.Context())
+	require.NoError(t, err)
+	require.Len(t, pools, 1)
+	p.Leave(t.Context())
+	pools, err = look().Pools(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, pools)
+	require.ErrorIs(t, look().Alive(t.Context()), catalog.ErrNoBackend)
+	gone, err := look().Gone(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, gone)
+}
+
+// TestHalted: a reason of the worker's own is told like one of its servers'.
+func TestHalted(t *testing.T) {
+	m := &memory{blobs: map[string][]byte{}}
+	p := publish(t, m, &pool{is: backend.Pool{Name: "url", Kind: "url"}, servers: []backend.Server{{Name: "a", Healthy: true}}})
+	p.Halt("no version is current")
+	require.NoError(t, p.Publish(t.Context(), false), "at once: it is news")
+	require.ErrorContains(t, catalog.NewDirectory(m, nil).Alive(t.Context()), "no version is current")
+	p.Halt("")
+	require.NoError(t, p.Publish(t.Context(), false))
+	require.NoError(t, catalog.NewDirectory(m, nil).Alive(t.Context()))
+}

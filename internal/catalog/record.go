@@ -46,6 +46,8 @@ type Record struct {
 	Order   int            `json:"order"` // the pool's place in the worker's preference
 	Servers []ServerRecord `json:"servers"`
 	At      time.Time      `json:"at"`
+	// Leaving says that the worker takes no more jobs, and stops when those that run there have ended.
+	Leaving bool `json:"leaving,omitempty"`
 	// Stopped is the last word of a worker that has stopped, so that its pool is known to have been there.
 	Stopped bool `json:"stopped,omitempty"`
 }
@@ -66,9 +68,11 @@ type Publisher struct {
 	stop context.CancelFunc
 	gone chan struct{}
 
-	mu   sync.Mutex
-	refs map[string]kept // what is in the store of each server's catalogue
-	last map[string]published
+	mu      sync.Mutex
+	refs    map[string]kept // what is in the store of each server's catalogue
+	last    map[string]published
+	leaving bool
+	halted  string // why nothing runs on these backends, "" when something does
 }
 
 type kept struct {
@@ -111,6 +115,23 @@ func (p *Publisher) Start() {
 	}()
 }
 
+// Leave says in the records that the worker takes no more jobs. It waits for the store no longer than ctx.
+func (p *Publisher) Leave(ctx context.Context) {
+	p.mu.Lock()
+	p.leaving = true
+	p.mu.Unlock()
+	if err := p.Publish(ctx, true); err != nil {
+		p.log.WithError(err).Debug("others place jobs here until the worker has stopped")
+	}
+}
+
+// Halt publishes every server as not well, for a reason that no backend knows of; "" ends that.
+func (p *Publisher) Halt(reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.halted = reason
+}
+
 // Stop ends the publishing and says so in the records.
 func (p *Publisher) Stop() {
 	p.stop()
@@ -149,9 +170,12 @@ func (p *Publisher) Publish(ctx context.Context, now bool) error {
 
 // publish writes the record of one pool. The lock is held.
 func (p *Publisher) publish(ctx context.Context, order int, b backend.Backend, now bool) error {
-	r := Record{Worker: p.worker, Pool: b.Pool(), Order: order, At: time.Now().UTC()}
+	r := Record{Worker: p.worker, Pool: b.Pool(), Order: order, At: time.Now().UTC(), Leaving: p.leaving}
 	state := ""
 	for _, s := range b.Servers() {
+		if p.halted != "" {
+			s.Healthy, s.Problem = false, p.halted
+		}
 		ref, err := p.keep(ctx, s)
 		if err != nil {
 			return err

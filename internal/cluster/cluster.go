@@ -73,7 +73,7 @@ func (c *Cluster) all() []*Process {
 
 // prepare turns services into processes.
 func (c *Cluster) prepare(vars []string) {
-	ports := freePorts(c.tb, 15)
+	ports := freePorts(c.tb, 17)
 	at := func(i int) string { return "127.0.0.1:" + ports[i] }
 	secrets := filepath.Join(c.dir, "secrets")
 	must(c.tb, exec.Command(filepath.Join(Root(), "deploy", "secrets.sh"), secrets).Run(), "deploy/secrets.sh")
@@ -94,8 +94,11 @@ func (c *Cluster) prepare(vars []string) {
 			"MATCHING_GRPC_PORT": ports[4], "MATCHING_MEMBERSHIP_PORT": ports[5], "HISTORY_GRPC_PORT": ports[6],
 			"HISTORY_MEMBERSHIP_PORT": ports[7], "WORKER_GRPC_PORT": ports[8], "WORKER_MEMBERSHIP_PORT": ports[9]},
 		"s3":    {"VGW_PORT": at(10)},
-		"api-1": {"COMFYD_LISTEN": at(11)},
-		"api-2": {"COMFYD_LISTEN": at(12)},
+		"api-1": {"COMFYD_LISTEN": at(11), "COMFYD_METRICS_LISTEN": at(13)},
+		"api-2": {"COMFYD_LISTEN": at(12), "COMFYD_METRICS_LISTEN": at(14)},
+
+		"worker-1": {"COMFYD_METRICS_LISTEN": at(15)},
+		"worker-2": {"COMFYD_METRICS_LISTEN": at(16)},
 	}
 	replace := strings.NewReplacer(
 		"/run/secrets/", secrets+"/", "/etc/comfyd/", filepath.Join(Root(), "deploy")+"/",

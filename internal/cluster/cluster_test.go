@@ -54,9 +54,9 @@ func TestCluster(t *testing.T) {
 		noticed := p != c.Workers[0] && p != c.S3 // the other worker goes on; what is made waits for the store
 		t.Run("kill "+p.Name, func(t *testing.T) { killed(t, c, p, noticed, runs) })
 	}
+	t.Run("all lost after a backup", func(t *testing.T) { restored(t, c, gpus) })
 	t.Run("rolling upgrade", func(t *testing.T) { upgraded(t, c, runs) })
 	t.Run("load", func(t *testing.T) { loaded(t, c, runs) })
-	t.Run("all lost after a backup", func(t *testing.T) { restored(t, c, runs) })
 }
 
 // setUp tries `comfyd temporal setup` and `comfyd health` on namespaces that are not as they should be.
@@ -84,9 +84,9 @@ func setUp(t *testing.T, c *cluster.Cluster) {
 
 	setup := []string{"temporal", "setup"}
 	for _, role := range []string{"api", "worker"} {
-		fails("comfyd temporal setup", role+"-1", []string{role}, "TEMPORAL_NAMESPACE=nowhere", "COMFYD_LISTEN=127.0.0.1:0")
+		fails("comfyd temporal setup", role+"-1", []string{role}, "TEMPORAL_NAMESPACE=nowhere", "COMFYD_LISTEN=127.0.0.1:0", "COMFYD_METRICS_LISTEN=127.0.0.1:0")
 		require.Eventually(t, func() bool { // the server learns of a namespace within seconds
-			said, err := c.Try(ctx, role+"-1", []string{role}, "TEMPORAL_NAMESPACE=bare", "COMFYD_LISTEN=127.0.0.1:0")
+			said, err := c.Try(ctx, role+"-1", []string{role}, "TEMPORAL_NAMESPACE=bare", "COMFYD_LISTEN=127.0.0.1:0", "COMFYD_METRICS_LISTEN=127.0.0.1:0")
 			return err != nil && strings.Contains(said, "lacks comfyd's search attributes; add them once with `comfyd temporal setup`")
 		}, time.Minute, 100*time.Millisecond)
 	}
@@ -94,6 +94,9 @@ func setUp(t *testing.T, c *cluster.Cluster) {
 	works("a retention of 24h0m0s; COMFYD_RETENTION is 72h0m0s (--update-retention", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
 	works("its retention is 72h0m0s now, and was 24h0m0s", append(setup, "--update-retention"), "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
 	works("namespace bare is there\n", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
+	works("the Nexus endpoint comfyd leads to the task queue comfyui of the namespace", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
+	works("Nexus endpoint bare is made", append(setup, "--nexus-endpoint", "bare"), "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
+	works("Nexus endpoint bare is there", append(setup, "--nexus-endpoint", "bare"), "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
 	fails("TEMPORAL_ADDRESS is not set", "setup", setup, "TEMPORAL_ADDRESS=")
 	fails("COMFYD_RETENTION", "setup", setup, "COMFYD_RETENTION=0s")
 

@@ -34,7 +34,7 @@ func ours(s types.ServiceConfig) bool { return s.Build != nil }
 
 func services(t *testing.T) types.Services {
 	all := cluster.Project(t).Services
-	require.Len(t, all, 11)
+	require.Len(t, all, 13)
 	return all
 }
 
@@ -128,6 +128,8 @@ func TestComposeIsHardened(t *testing.T) {
 			case "proxy":
 			case "temporal-ui":
 				require.Equal(t, "127.0.0.1", p.HostIP, "the UI has no login")
+			case "grafana":
+				require.Equal(t, "127.0.0.1", p.HostIP, "one password for everybody, and no TLS")
 			default:
 				t.Errorf("%s publishes port %s", name, p.Published)
 			}
@@ -144,7 +146,7 @@ func TestComposeIsHardened(t *testing.T) {
 			require.Equal(t, want, s.DependsOn[d].Condition, "%s waits for %s", name, d)
 		}
 	}
-	for _, name := range []string{"postgres", "temporal", "s3"} {
+	for _, name := range []string{"postgres", "temporal", "s3", "prometheus"} {
 		require.Equal(t, []string{"inside"}, slices.Collect(maps.Keys(all[name].Networks)), "nobody outside reaches %s", name)
 	}
 	require.True(t, bool(cluster.Project(t).Networks["inside"].Internal))
@@ -163,7 +165,7 @@ func TestComposeRunsCommandsThatExist(t *testing.T) {
 	for name, s := range services(t) {
 		for _, v := range s.Volumes {
 			if v.Type == types.VolumeTypeBind {
-				require.FileExists(t, first(v.Source, filepath.Join(v.Source, "temporal.sh")), "%s mounts it", name)
+				require.FileExists(t, first(v.Source, filepath.Join(v.Source, sample[filepath.Base(v.Source)])), "%s mounts it", name)
 			}
 		}
 		if len(s.Entrypoint) == 2 {
@@ -186,6 +188,43 @@ func TestComposeRunsCommandsThatExist(t *testing.T) {
 		}
 	}
 }
+
+// TestPrometheusScrapesWhatThereIs: each process of ours that runs on, at the port where it has its metrics, and Grafana
+// finds Prometheus and the dashboard.
+func TestPrometheusScrapesWhatThereIs(t *testing.T) {
+	all, monitoring := services(t), filepath.Join(cluster.Root(), "deploy", "monitoring")
+	raw, err := os.ReadFile(filepath.Join(monitoring, "prometheus.yml"))
+	require.NoError(t, err)
+	var targets, ports []string
+	for _, m := range regexp.MustCompile(`([a-z]+-\d):(\d+)`).FindAllStringSubmatch(string(raw), -1) {
+		targets, ports = append(targets, m[1]), append(ports, m[2])
+	}
+	var want []string
+	for name, s := range all {
+		if ours(s) && endless(s) {
+			want = append(want, name)
+			require.Equal(t, "0.0.0.0:"+ports[0], *s.Environment["COMFYD_METRICS_LISTEN"], name)
+		}
+	}
+	require.ElementsMatch(t, want, targets)
+	require.Len(t, slices.Compact(ports), 1)
+
+	source, err := os.ReadFile(filepath.Join(monitoring, "grafana", "provisioning", "datasources", "prometheus.yml"))
+	require.NoError(t, err)
+	require.Contains(t, string(source), "http://prometheus:9090")
+	provider, err := os.ReadFile(filepath.Join(monitoring, "grafana", "provisioning", "dashboards", "comfyd.yml"))
+	require.NoError(t, err)
+	require.Contains(t, string(provider), "/etc/comfyd/grafana/dashboards")
+	for _, v := range append(all["grafana"].Volumes, all["prometheus"].Volumes...) {
+		if v.Type == types.VolumeTypeBind {
+			require.Equal(t, "/etc/comfyd", v.Target)
+			require.True(t, v.ReadOnly)
+		}
+	}
+}
+
+// sample is a file of each folder that services mount.
+var sample = map[string]string{"deploy": "temporal.sh", "monitoring": "prometheus.yml"}
 
 func first(file, otherwise string) string {
 	if i, err := os.Stat(file); err == nil && !i.IsDir() {

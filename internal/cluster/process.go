@@ -123,6 +123,28 @@ func (p *Process) Kill() {
 	p.cmd = nil
 }
 
+// Set changes the environment of the next start: "NAME=value".
+func (p *Process) Set(vars ...string) { p.env = append(p.env, vars...) }
+
+// Signal sends a signal and waits for nothing.
+func (p *Process) Signal(s syscall.Signal) {
+	p.tb.Helper()
+	must(p.tb, p.cmd.Process.Signal(s), "a signal to "+p.Name)
+}
+
+// Gone tells whether the process has ended by itself, or by a signal.
+func (p *Process) Gone() bool {
+	select {
+	case <-p.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// Reap makes a process that is gone ready for its next start.
+func (p *Process) Reap() { p.cmd = nil }
+
 // Stop is what `docker stop` does: SIGTERM, then time. It returns how long the process took.
 func (p *Process) Stop() time.Duration {
 	p.tb.Helper()

@@ -17,10 +17,10 @@ func Root() string {
 	return filepath.Join(filepath.Dir(file), "..", "..")
 }
 
-// Project reads docker-compose.yml as `docker compose` does, with vars ("NAME=value") as the environment.
+// Project reads docker-compose.yml as `docker compose` does, with all profiles, and with vars ("NAME=value") as the environment.
 func Project(tb testing.TB, vars ...string) *types.Project {
 	tb.Helper()
-	options, err := cli.NewProjectOptions([]string{filepath.Join(Root(), "docker-compose.yml")}, cli.WithEnv(vars), cli.WithResolvedPaths(true))
+	options, err := cli.NewProjectOptions([]string{filepath.Join(Root(), "docker-compose.yml")}, cli.WithEnv(vars), cli.WithProfiles([]string{"*"}), cli.WithResolvedPaths(true))
 	must(tb, err, "docker-compose.yml")
 	p, err := options.LoadProject(context.Background())
 	must(tb, err, "docker-compose.yml")

@@ -8,20 +8,25 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/comfyd/comfyd/internal/cluster"
+	"github.com/comfyd/comfyd/internal/fakecomfy"
 )
 
 // restored takes a backup under load, loses everything, and restores it on an empty machine: ended jobs are what they were,
 // open ones go on, and what came after the backup is unknown.
-func restored(t *testing.T, c *cluster.Cluster, runs func() int) {
+func restored(t *testing.T, c *cluster.Cluster, gpus []*fakecomfy.Server) {
 	u := newUsers(t, c)
+	runs := func() int { return gpus[0].TotalRuns() + gpus[1].TotalRuns() }
+	given := func() int { return len(gpus[0].Posted()) + len(gpus[1].Posted()) }
 	before := runs()
 	old := u.submit(noise(1e8), "before the backup")
 	was := u.follow(old)
 	var open []*record
-	for i := range 8 { // some seconds of work for two ComfyUIs
-		open = append(open, u.submit(steps(t, 2048+i), ""))
+	posted := given()
+	for i := range 4 { // some seconds of work for two ComfyUIs
+		open = append(open, u.submit(steps(t, 3072+i), ""))
 	}
 	require.Empty(t, u.wrong)
+	await(t, "ComfyUI has them", func() bool { return given() == posted+len(open) })
 
 	dir, began := t.TempDir(), time.Now()
 	c.Backup(dir)
@@ -62,7 +67,7 @@ func restored(t *testing.T, c *cluster.Cluster, runs func() int) {
 	}
 	require.Empty(t, u.wrong)
 	// Two, one on each ComfyUI, may have ended since they were asked for. The later one may have run before, for nobody.
-	require.LessOrEqual(t, runs()-before, len(open)+ended+2+3, "an open job runs once more at most, and only where it had ended")
+	require.LessOrEqual(t, runs()-before, len(open)+ended+2+3, "what ComfyUI had at the backup runs once more at most, and only where it had ended")
 	t.Logf("RECOVERY production shape lost, restored on an empty machine: backup of both databases and the bucket in %.1f s, ready %.1f s after the restore began, the last of %d jobs that were open ended %.1f s after it",
 		took.Seconds(), up.Seconds(), atWork, time.Since(back).Seconds())
 }

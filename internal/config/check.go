@@ -48,6 +48,9 @@ func (c *Config) check() error {
 			return &Error{n.name, strconv.Itoa(n.n), "1 or more: how many jobs may wait and run at once"}
 		}
 	}
+	if c.ChildTenant != "" && !tenantName.MatchString(c.ChildTenant) {
+		return &Error{"COMFYD_CHILD_TENANT", c.ChildTenant, "a tenant as in COMFYD_API_KEYS: up to 64 letters, digits, dots, dashes and underscores"}
+	}
 	if c.StoreURL == "" {
 		return &Error{"COMFYD_STORE_URL", "", "with TEMPORAL_ADDRESS set, name a store that every api and worker reaches, such as s3://bucket?region=us-east-1 or file:///a/shared/folder"}
 	}
@@ -63,11 +66,27 @@ func (c *Config) check() error {
 	if err := c.checkTimes(); err != nil {
 		return err
 	}
+	if err := c.checkTelemetry(); err != nil {
+		return err
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		return &Error{"COMFYD_LOG_LEVEL", c.LogLevel, "debug, info, warn or error"}
 	}
 	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
 		return &Error{"COMFYD_LOG_FORMAT", c.LogFormat, "text or json"}
+	}
+	return nil
+}
+
+// checkTelemetry leaves OTEL_TRACES_EXPORTER=otlp and none; what else it may be elsewhere is not there here.
+func (c *Config) checkTelemetry() error {
+	for name, p := range map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": c.TracesProtocol, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": c.TracesOnlyProtocol} {
+		if p != "" && p != "grpc" && p != "http/protobuf" {
+			return &Error{name, p, "grpc or http/protobuf"}
+		}
+	}
+	if !slices.Contains([]string{"", "otlp", "none"}, c.TracesExporter) {
+		return &Error{"OTEL_TRACES_EXPORTER", c.TracesExporter, "otlp, which OTEL_EXPORTER_OTLP_ENDPOINT turns on, or none"}
 	}
 	return nil
 }
@@ -88,12 +107,35 @@ func (c *Config) checkTimes() error {
 			return &Error{d.name, time.Duration(d.d).String(), fmt.Sprintf("from %s to %s", d.min, d.max)}
 		}
 	}
+	if d := c.DrainTimeout; d != nil && (*d < 0 || time.Duration(*d) > 25*time.Hour) {
+		return &Error{"COMFYD_DRAIN_TIMEOUT", time.Duration(*d).String(), "from 0s (let go at once) to 25h"}
+	}
+	return c.checkDeployment()
+}
+
+// checkDeployment keeps to what Temporal takes as names: a dot in a deployment's, and a colon in either, is its own.
+func (c *Config) checkDeployment() error {
+	switch {
+	case c.Deployment == "" && c.BuildID != "":
+		return &Error{"COMFYD_DEPLOYMENT", "", "it goes together with COMFYD_BUILD_ID: the name of the deployment, such as comfyd"}
+	case c.Deployment == "":
+		return nil
+	case c.Embedded():
+		return &Error{"COMFYD_DEPLOYMENT", c.Deployment, "only with TEMPORAL_ADDRESS: the embedded Temporal has one comfyd, and so one version"}
+	case !deploymentName.MatchString(c.Deployment):
+		return &Error{"COMFYD_DEPLOYMENT", c.Deployment, "up to 60 letters, digits, dashes and underscores"}
+	case c.BuildID != "" && !buildID.MatchString(c.BuildID):
+		return &Error{"COMFYD_BUILD_ID", c.BuildID, "up to 60 letters, digits, dots, dashes, underscores and plus signs, such as v1.2.3"}
+	}
 	return nil
 }
 
 var (
-	siteName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
-	modalName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+	siteName       = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+	deploymentName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$`)
+	buildID        = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$`)
+	modalName      = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+	tenantName     = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$`)
 )
 
 func (c *Config) checkModal() error {
@@ -116,14 +158,20 @@ func (c *Config) checkAddresses() error {
 	if c.TemporalAddress == "" {
 		addresses["COMFYD_TEMPORAL_LISTEN"], addresses["COMFYD_TEMPORAL_UI_LISTEN"] = c.TemporalListen, c.TemporalUIListen
 	}
+	if c.MetricsListen != "" {
+		addresses["COMFYD_METRICS_LISTEN"] = c.MetricsListen
+	}
+	if c.PprofListen != "" {
+		addresses["COMFYD_PPROF_LISTEN"] = c.PprofListen
+	}
 	for _, name := range slices.Sorted(maps.Keys(addresses)) {
 		a := addresses[name]
 		host, _, err := net.SplitHostPort(a)
 		if err != nil {
 			return &Error{name, a, "host:port, such as 127.0.0.1:8080"}
 		}
-		if name != "COMFYD_LISTEN" && !loopback(host) {
-			return &Error{name, a, "a loopback address: Temporal and its UI have no login of their own here"}
+		if name != "COMFYD_LISTEN" && name != "COMFYD_METRICS_LISTEN" && !loopback(host) {
+			return &Error{name, a, "a loopback address: Temporal, its UI and the profiles have no login of their own here"}
 		}
 		if name == "COMFYD_LISTEN" && !loopback(host) && c.APIKeys == "" {
 			return &Error{name, a, "an address that others reach needs COMFYD_API_KEYS (tenant:secret, or @file)"}

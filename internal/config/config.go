@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caarlos0/env/v11"
 	"github.com/joho/godotenv"
@@ -30,10 +31,11 @@ type Config struct {
 	MaxOpenJobsPerTenant int  `env:"COMFYD_MAX_OPEN_JOBS_PER_TENANT" envDefault:"10000"`
 	MinFreeDisk          Size `env:"COMFYD_MIN_FREE_DISK" envDefault:"1GiB"`
 
-	APIKeys    string `env:"COMFYD_API_KEYS"`
-	SigningKey string `env:"COMFYD_SIGNING_KEY"`
-	DataDir    string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
-	StoreURL   string `env:"COMFYD_STORE_URL"`
+	APIKeys     string `env:"COMFYD_API_KEYS"`
+	ChildTenant string `env:"COMFYD_CHILD_TENANT"`
+	SigningKey  string `env:"COMFYD_SIGNING_KEY"`
+	DataDir     string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
+	StoreURL    string `env:"COMFYD_STORE_URL"`
 
 	Backends    []string `env:"COMFYD_BACKEND" envDefault:"local"`
 	ComfyURLs   []string `env:"COMFYUI_URLS"`
@@ -54,6 +56,11 @@ type Config struct {
 	StallTimeout Duration `env:"COMFYD_STALL_TIMEOUT" envDefault:"10m"`
 	PoolTimeout  Duration `env:"COMFYD_POOL_TIMEOUT" envDefault:"1m"`
 
+	DrainTimeout *Duration `env:"COMFYD_DRAIN_TIMEOUT"` // nil: see Drain
+	// Deployment turns Temporal's worker versioning on, under this name; BuildID is the version, of the binary by default.
+	Deployment string `env:"COMFYD_DEPLOYMENT"`
+	BuildID    string `env:"COMFYD_BUILD_ID"`
+
 	TemporalAddress   string `env:"TEMPORAL_ADDRESS"`
 	TemporalNamespace string `env:"TEMPORAL_NAMESPACE" envDefault:"default"`
 	TemporalListen    string `env:"COMFYD_TEMPORAL_LISTEN" envDefault:"127.0.0.1:7233"`
@@ -65,6 +72,18 @@ type Config struct {
 
 	LogLevel  string `env:"COMFYD_LOG_LEVEL" envDefault:"info"`
 	LogFormat string `env:"COMFYD_LOG_FORMAT" envDefault:"text"`
+
+	MetricsListen string `env:"COMFYD_METRICS_LISTEN"`
+	MetricsKey    string `env:"COMFYD_METRICS_KEY"`
+	GPUPrices     Prices `env:"COMFYD_GPU_PRICES"`
+
+	// Whether there are traces, and how they travel; the rest of OTEL_* is read by OpenTelemetry's library.
+	TracesExporter     string `env:"OTEL_TRACES_EXPORTER"`
+	TracesEndpoint     string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+	TracesOnlyEndpoint string `env:"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"`
+	TracesProtocol     string `env:"OTEL_EXPORTER_OTLP_PROTOCOL" envDefault:"http/protobuf"`
+	TracesOnlyProtocol string `env:"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"`
+	PprofListen        string `env:"COMFYD_PPROF_LISTEN"`
 
 	// Keys and the signing key, as found or made.
 	Keys    []Key  `env:"-"`
@@ -111,8 +130,17 @@ func Load() (*Config, error) {
 	return c, c.secrets()
 }
 
-// Read reads the environment, without keys, and makes nothing. A worker needs no more: it answers nobody.
-func Read() (*Config, error) { return Parse(environment()) }
+// Read reads the environment, without the keys of the API, and makes nothing. A worker needs no more: it answers nobody.
+func Read() (*Config, error) {
+	c, err := Parse(environment())
+	if err != nil {
+		return nil, err
+	}
+	if c.MetricsKey, err = indirect("COMFYD_METRICS_KEY", c.MetricsKey); err == nil && c.MetricsKey != "" && len(c.MetricsKey) < 16 {
+		err = &Error{"COMFYD_METRICS_KEY", "(hidden)", "16 characters or more; or @file"}
+	}
+	return c, err
+}
 
 // ReadTemporal reads what a command needs that speaks to Temporal alone, such as TEMPORAL_ADDRESS and COMFYD_RETENTION.
 // It asks for no store, backend or key, and makes nothing.
@@ -184,8 +212,42 @@ func explain(err error, vars map[string]string) error {
 	return fmt.Errorf("the environment: %w", err)
 }
 
+// Children is the tenant that owns the jobs of other Temporal users: the one that is set, else the first key's. Empty
+// where neither is known, as in a worker without the setting.
+func (c *Config) Children() string {
+	if c.ChildTenant == "" && len(c.Keys) > 0 {
+		return c.Keys[0].Tenant
+	}
+	return c.ChildTenant
+}
+
 // Embedded tells whether Temporal runs in this process.
 func (c *Config) Embedded() bool { return c.TemporalAddress == "" }
+
+// drainLocal is how long a stop waits for the prompts of a ComfyUI that stops with comfyd: most end within it, and service
+// managers wait longer.
+const drainLocal = 30 * time.Second
+
+// Drain is how long a worker that stops follows the prompts that run on a kind of backend to their end. Where nothing is
+// set, only those of a local ComfyUI are worth a wait: they would be lost, and those of the others run on.
+func (c *Config) Drain(kind string) time.Duration {
+	switch {
+	case c.DrainTimeout != nil:
+		return time.Duration(*c.DrainTimeout)
+	case kind == "local":
+		return drainLocal
+	}
+	return 0
+}
+
+// Tracing tells whether spans are sent, and whether by gRPC rather than HTTP.
+func (c *Config) Tracing() (on, grpc bool) {
+	protocol := c.TracesProtocol
+	if c.TracesOnlyProtocol != "" {
+		protocol = c.TracesOnlyProtocol
+	}
+	return (c.TracesEndpoint != "" || c.TracesOnlyEndpoint != "") && c.TracesExporter != "none", protocol == "grpc"
+}
 
 // secrets reads the API keys and the signing key, or makes them.
 func (c *Config) secrets() error {

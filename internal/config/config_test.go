@@ -34,6 +34,10 @@ func TestAWrongValueIsNamed(t *testing.T) {
 	}{
 		"backend":       {map[string]string{"COMFYD_BACKEND": "cuda"}, []string{"COMFYD_BACKEND", "cuda", "local, url or modal"}},
 		"modal app":     {map[string]string{"MODAL_APP": "my app"}, []string{"MODAL_APP", "my app", "dashes"}},
+		"price":         {map[string]string{"COMFYD_GPU_PRICES": "L40S=a lot"}, []string{"COMFYD_GPU_PRICES", "a lot", "dollars a second"}},
+		"metrics":       {map[string]string{"COMFYD_METRICS_LISTEN": "9464"}, []string{"COMFYD_METRICS_LISTEN", "9464", "host:port"}},
+		"traces":        {map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "grpc"}},
+		"exporter":      {map[string]string{"OTEL_TRACES_EXPORTER": "zipkin"}, []string{"OTEL_TRACES_EXPORTER", "zipkin", "none"}},
 		"modal gpu":     {map[string]string{"COMFYD_MODAL_GPUS": "L40S,H 100"}, []string{"COMFYD_MODAL_GPUS", "H 100", "A100-80GB"}},
 		"modal slots":   {map[string]string{"COMFYD_MODAL_SLOTS": "0"}, []string{"COMFYD_MODAL_SLOTS", "0", "from 1 to 1000"}},
 		"no number":     {map[string]string{"COMFYD_MODAL_SLOTS": "abc"}, []string{"COMFYD_MODAL_SLOTS", "abc", "a whole number"}},
@@ -51,7 +55,12 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		"listen":        {map[string]string{"COMFYD_LISTEN": "8080"}, []string{"COMFYD_LISTEN", "8080", "host:port"}},
 		"open to all":   {map[string]string{"COMFYD_LISTEN": "0.0.0.0:8080"}, []string{"COMFYD_LISTEN", "0.0.0.0:8080", "COMFYD_API_KEYS"}},
 		"temporal open": {map[string]string{"COMFYD_TEMPORAL_LISTEN": "0.0.0.0:7233"}, []string{"COMFYD_TEMPORAL_LISTEN", "loopback"}},
+		"profiles open": {map[string]string{"COMFYD_PPROF_LISTEN": ":6060"}, []string{"COMFYD_PPROF_LISTEN", ":6060", "loopback"}},
 		"store":         {map[string]string{"TEMPORAL_ADDRESS": "t:7233"}, []string{"COMFYD_STORE_URL", "s3://"}},
+		"drain":         {map[string]string{"COMFYD_DRAIN_TIMEOUT": "-1s"}, []string{"COMFYD_DRAIN_TIMEOUT", "-1s", "25h"}},
+		"deployment":    {map[string]string{"TEMPORAL_ADDRESS": "t:7233", "COMFYD_STORE_URL": "s3://b", "COMFYD_DEPLOYMENT": "my.app"}, []string{"COMFYD_DEPLOYMENT", "my.app", "dashes"}},
+		"embedded":      {map[string]string{"COMFYD_DEPLOYMENT": "comfyd"}, []string{"COMFYD_DEPLOYMENT", "comfyd", "TEMPORAL_ADDRESS"}},
+		"build alone":   {map[string]string{"COMFYD_BUILD_ID": "v1"}, []string{"COMFYD_DEPLOYMENT", "COMFYD_BUILD_ID"}},
 		"half a TLS":    {map[string]string{"COMFYD_TLS_CERT": "x.pem"}, []string{"COMFYD_TLS_CERT", "COMFYD_TLS_KEY"}},
 		"level":         {map[string]string{"COMFYD_LOG_LEVEL": "loud"}, []string{"COMFYD_LOG_LEVEL", "loud", "debug"}},
 		"format":        {map[string]string{"COMFYD_LOG_FORMAT": "xml"}, []string{"COMFYD_LOG_FORMAT", "xml", "json"}},
@@ -155,6 +164,19 @@ func TestTemporalAlone(t *testing.T) {
 }
 
 // TestEverySettingIsInTheReadme: nobody should have to read the code for one.
+// TestDrain: by default only what would be lost is waited for.
+func TestDrain(t *testing.T) {
+	for value, want := range map[string]struct{ local, url time.Duration }{
+		"": {30 * time.Second, 0}, "0s": {0, 0}, "2h": {2 * time.Hour, 2 * time.Hour},
+	} {
+		c, err := Parse(map[string]string{"COMFYD_DRAIN_TIMEOUT": value})
+		require.NoError(t, err)
+		require.Equal(t, want.local, c.Drain("local"), value)
+		require.Equal(t, want.url, c.Drain("url"), value)
+		require.Equal(t, want.url, c.Drain("modal"), value)
+	}
+}
+
 func TestEverySettingIsInTheReadme(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	require.NoError(t, err)

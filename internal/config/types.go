@@ -45,6 +45,23 @@ func (z *Size) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Prices are US dollars a second, by backend or GPU: "url=0.0002,L40S=0.000542".
+type Prices map[string]float64
+
+// UnmarshalText reads prices.
+func (p *Prices) UnmarshalText(text []byte) error {
+	*p = Prices{}
+	for entry := range strings.SplitSeq(string(text), ",") {
+		name, price, ok := strings.Cut(strings.TrimSpace(entry), "=")
+		n, err := strconv.ParseFloat(price, 64)
+		if !ok || name == "" || err != nil || n < 0 || n > 1 {
+			return errors.New("US dollars a second for backends or GPUs, such as url=0.0002,L40S=0.000542")
+		}
+		(*p)[name] = n
+	}
+	return nil
+}
+
 func isHTTP(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""

@@ -35,6 +35,17 @@ func (e *LowError) Error() string {
 		e.Folder.What, e.Folder.Setting, units.BytesSize(float64(e.Free)), units.BytesSize(float64(e.Min)))
 }
 
+// Free is how many bytes are free for this user, by what lies in the folder. One that cannot be looked at is left out.
+func (g *Guard) Free(ctx context.Context) map[string]uint64 {
+	free := map[string]uint64{}
+	for _, f := range g.Folders {
+		if usage, err := disk.UsageWithContext(ctx, f.Path); err == nil {
+			free[f.What] = usage.Free
+		}
+	}
+	return free
+}
+
 // Check returns a *LowError for the first folder whose file system has less than Min free. One that cannot be looked at
 // has room: whoever writes to it next will tell what is wrong with it.
 func (g *Guard) Check(ctx context.Context) error {

@@ -25,12 +25,16 @@ const (
 	shards = 1
 )
 
+// servicePorts is how many ports [serverOptions] takes: the three services behind the frontend, and the frontend's HTTP.
+const servicePorts = 4
+
 // serverOptions puts the server together: the frontend on its own address, the three services behind it on ports of
-// the loopback interface, static membership (no gossip between processes), SQLite for everything.
+// the loopback interface, static membership (no gossip between processes), SQLite for everything. The frontend's HTTP is
+// how the history service tells a caller in another namespace that its Nexus operation has ended; nobody else uses it.
 func serverOptions(db *database, frontend *net.TCPAddr, ports []int, logger *serverLogger) []temporal.ServerOption {
 	address := reachable(frontend)
 	services := map[string]config.Service{
-		string(primitives.FrontendService): {RPC: config.RPC{GRPCPort: frontend.Port, BindOnIP: frontend.IP.String()}},
+		string(primitives.FrontendService): {RPC: config.RPC{GRPCPort: frontend.Port, BindOnIP: frontend.IP.String(), HTTPPort: ports[servicePorts-1]}},
 	}
 	hosts := map[primitives.ServiceName]static.Hosts{primitives.FrontendService: static.SingleLocalHost(address)}
 	for i, name := range []primitives.ServiceName{primitives.HistoryService, primitives.MatchingService, primitives.WorkerService} {
@@ -54,7 +58,10 @@ func serverOptions(db *database, frontend *net.TCPAddr, ports []int, logger *ser
 			History:    config.HistoryArchivalNamespaceDefaults{State: "disabled"},
 			Visibility: config.VisibilityArchivalNamespaceDefaults{State: "disabled"},
 		}},
-		PublicClient: config.PublicClient{HostPort: address},
+		PublicClient: config.PublicClient{
+			HostPort:     address,
+			HTTPHostPort: reachable(&net.TCPAddr{IP: frontend.IP, Port: ports[servicePorts-1]}),
+		},
 	}
 	// The server allows its services twice this time to start; a machine under load needs more than the default 15 s.
 	c.Global.Membership = config.Membership{MaxJoinDuration: 30 * time.Second, BroadcastAddress: loopback}
@@ -101,6 +108,10 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		// A deleted job is forgotten when the queue has noted that the job's end was worked on; every 30 s by default.
 		dynamicconfig.TransferProcessorUpdateAckInterval.Key(): time.Second,
 
+		// A poll that is open when the worker stops is ended by the server. Otherwise a task handed to it in that moment is
+		// lost, and comes again after its timeout only: at the next start somebody would wait for it.
+		dynamicconfig.EnableCancelWorkerPollsOnShutdown.Key(): true,
+
 		// 512 each by default: half of all goroutines of an idle server.
 		dynamicconfig.TransferProcessorSchedulerWorkerCount.Key():   queueWorkers,
 		dynamicconfig.TimerProcessorSchedulerWorkerCount.Key():      queueWorkers,
@@ -110,6 +121,14 @@ func dynamicConfig() dynamicconfig.StaticClient {
 		// changes come close together the second one, the end, is dropped (events.NotifierImpl in the server). It was
 		// seen in 2 of 5,900 runs on two busy cores: the result came when the wait was renewed, after the default 20 s.
 		dynamicconfig.HistoryLongPollExpirationInterval.Key(): resultWait,
+
+		// A worker that is paused, or cut off without a word, leaves its polls open here, a minute by default, and each
+		// takes one attempt with it. They end sooner than its heartbeats are missed, so that the next attempt of what
+		// it did meets a worker that lives. The server's own workers, of which there are many, live and die with it.
+		dynamicconfig.MatchingLongPollExpirationInterval.Key(): []dynamicconfig.ConstrainedValue{
+			{Constraints: dynamicconfig.Constraints{Namespace: primitives.SystemLocalNamespace}, Value: time.Minute},
+			{Value: pollWait},
+		},
 
 		// Priority is strict only within a partition; by default there are four of each queue. One is also faster
 		// here: a query or a task never takes the way over another partition.

@@ -162,7 +162,7 @@ func TestPortLostWhileStarting(t *testing.T) {
 			require.NoError(t, s.db.prepareNamespace(t.Context(), o, s.log))
 			frontend, err := bind("127.0.0.1:0", "")
 			require.NoError(t, err)
-			ports, err := reserve(3)
+			ports, err := reserve(servicePorts)
 			require.NoError(t, err)
 			require.NoError(t, frontend.Close())
 			thief, err := net.Listen("tcp", lose(frontend.Addr().String(), ports))

@@ -104,7 +104,7 @@ func (s *Server) start(ctx context.Context, o Options) error {
 		return typed(StartFailed, err, "checking the database's settings")
 	}
 
-	ports, err := reserve(3)
+	ports, err := reserve(servicePorts)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (s *Server) start(ctx context.Context, o Options) error {
 	return nil
 }
 
-// launch starts the server on the frontend's address and on three ports, all of them free.
+// launch starts the server on the frontend's address and on the services' ports, all of them free.
 func (s *Server) launch(address *net.TCPAddr, ports []int) error {
 	s.address = reachable(address)
 	err := s.guard(func() (err error) {

@@ -3,6 +3,7 @@ package visibility
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/comfyd/comfyd/comfy"
@@ -28,6 +29,41 @@ func Quote(text string) string {
 func Mark(key string) string {
 	mark := path.Base(key)
 	return mark[:min(len(mark), markLen)]
+}
+
+// Keys are the objects of the store that a job reads.
+func Keys(r *comfy.Request) []string {
+	var keys []string
+	for _, in := range r.Images {
+		keys = append(keys, in.Ref)
+	}
+	if r.WorkflowRef != "" {
+		keys = append(keys, r.WorkflowRef)
+	}
+	return keys
+}
+
+// Marks are the value of [comfy.AttrInputs] for a job.
+func Marks(r *comfy.Request) []string {
+	var all []string
+	for _, key := range Keys(r) {
+		all = append(all, Mark(key))
+	}
+	if len(all) == 0 {
+		return []string{None}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Labels are the value of [comfy.AttrMetadata].
+func Labels(metadata map[string]string) []string {
+	pairs := make([]string, 0, len(metadata))
+	for k, v := range metadata {
+		pairs = append(pairs, k+"="+v)
+	}
+	slices.Sort(pairs)
+	return pairs
 }
 
 // Uses is the query for the jobs that may use an input or a graph of a tenant: those that say so, open or ended, and those

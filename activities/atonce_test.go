@@ -1,0 +1,109 @@
+package activities_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/activities"
+	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// makes lets the double's prompts end with n files.
+func (b *bench) makes(n int) {
+	b.double.run = func(_ context.Context, p *backend.Prompt, _ *backend.Handle, _ backend.Recorder) (*backend.Outcome, error) {
+		out := &backend.Outcome{Handle: handle(p), Texts: []backend.Text{{NodeID: "3", Text: "said"}}}
+		for i := range n {
+			out.Files = append(out.Files, backend.File{NodeID: "9", Key: "images", Filename: fmt.Sprintf("%d.png", i), Folder: "output"})
+		}
+		return out, nil
+	}
+}
+
+// TestPromptStoresFewOutputsItself, as Collect would.
+func TestPromptStoresFewOutputsItself(t *testing.T) {
+	b := newBench(t)
+	raw := pngBytes(t, 31, 17)
+	b.served(raw, int64(len(raw)))
+	b.makes(2)
+	var out activities.Prompted
+	require.NoError(t, b.do(t, comfy.ActivityPrompt, promptInput(), &out))
+	require.Len(t, out.Files, 2)
+	var collected activities.Collected
+	require.NoError(t, b.do(t, comfy.ActivityCollect, activities.CollectInput{JobID: "job-1", Outcome: out.Outcome}, &collected))
+	require.Equal(t, &collected, out.Collected)
+	require.Equal(t, raw, b.store.blobs[out.Collected.Images[1].Ref])
+	require.Equal(t, "said", out.Collected.Texts[0].Text)
+}
+
+// TestPromptLeavesOutputsToCollect where they are many, or anything is in the way: its slot is the GPU's.
+func TestPromptLeavesOutputsToCollect(t *testing.T) {
+	for name, c := range map[string]struct {
+		files int
+		store error
+		open  func(context.Context) error
+	}{
+		"many":              {files: 9},
+		"the store is away": {files: 1, store: errors.New("away")},
+		"a file is gone":    {files: 1, open: func(context.Context) error { return backend.Errorf(comfy.OutputLost, "gone") }},
+		"the backend is slow": {files: 1, open: func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			raw := pngBytes(t, 3, 3)
+			b.served(raw, -1)
+			if c.open != nil {
+				b.double.openCtx = func(ctx context.Context) (io.ReadCloser, int64, error) { return nil, 0, c.open(ctx) }
+			}
+			b.store.err = c.store
+			b.makes(c.files)
+			began := time.Now()
+			var out activities.Prompted
+			require.NoError(t, b.do(t, comfy.ActivityPrompt, promptInput(), &out))
+			require.Nil(t, out.Collected)
+			require.Len(t, out.Files, c.files)
+			require.Less(t, time.Since(began), 5*time.Second)
+		})
+	}
+}
+
+// TestLook answers at once, whatever the answer.
+func TestLook(t *testing.T) {
+	for name, c := range map[string]struct {
+		ready error
+		found bool
+		code  comfy.Code
+	}{
+		"ready":                {found: true},
+		"starting":             {ready: backend.Errorf(comfy.BackendUnavailable, "it starts")},
+		"the graph is refused": {ready: backend.Errorf(comfy.InvalidWorkflow, "no such node"), code: comfy.InvalidWorkflow},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.double.ready = func() error { return c.ready }
+			var place *activities.Placement
+			err := b.do(t, comfy.ActivityLook, job, &place)
+			if c.code != "" {
+				f, final := failure(t, err)
+				require.Equal(t, c.code, f.Code)
+				require.True(t, final)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, c.found, place != nil)
+			if c.found {
+				require.Equal(t, "url", place.Pool.Name)
+				require.Equal(t, time.Hour, place.RunTimeout)
+			}
+		})
+	}
+}

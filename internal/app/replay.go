@@ -1,0 +1,139 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/history/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/config"
+	"github.com/comfyd/comfyd/internal/logs"
+	"github.com/comfyd/comfyd/internal/visibility"
+	"github.com/comfyd/comfyd/workflows"
+)
+
+// Replay are the choices of [ReplayJobs].
+type Replay struct {
+	// Recent is how long ago a job may have ended; open ones always count.
+	Recent time.Duration
+	// Limit bounds the jobs that have ended; the newest come first. Open ones are all replayed.
+	Limit int
+	// Query is a list filter in place of both.
+	Query string
+	Out   io.Writer
+	Log   logrus.FieldLogger
+}
+
+// ErrDiverges says that a job of the cluster would not go on with this build.
+var ErrDiverges = errors.New("this build would not carry on as the jobs' histories say")
+
+// ReplayJobs replays the open and the recent jobs and sweeps of the cluster of TEMPORAL_ADDRESS on this build's code, each from
+// its history, and changes nothing there. It fails with ErrDiverges when one does not fit.
+func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
+	if c.Embedded() {
+		return ErrNoCluster
+	}
+	options, err := clusterOptions(c)
+	if err != nil {
+		return err
+	}
+	options.Logger = logs.Temporal(r.Log)
+	temporal, err := connect(ctx, options)
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{DataConverter: options.DataConverter})
+	if err != nil {
+		return fmt.Errorf("preparing the replay: %w", err)
+	}
+	workflows.Register(replayer)
+	ours := "WorkflowType IN (" + visibility.Quote(comfy.WorkflowName) + ", " + visibility.Quote(workflows.SweepName) + ")"
+	parts := []struct {
+		query string
+		limit int
+	}{{r.Query, r.Limit}}
+	if r.Query == "" {
+		parts = []struct {
+			query string
+			limit int
+		}{
+			{ours + " AND ExecutionStatus = 'Running'", 0},
+			{ours + " AND CloseTime > " + visibility.Quote(time.Now().Add(-r.Recent).UTC().Format(time.RFC3339)), r.Limit},
+		}
+	}
+	good, bad := 0, 0
+	for _, part := range parts {
+		err := each(ctx, temporal, part.query, part.limit, func(e *common.WorkflowExecution) error {
+			h, err := historyOf(ctx, temporal, e)
+			var gone *serviceerror.NotFound
+			if errors.As(err, &gone) {
+				return nil // since it was listed
+			}
+			if err != nil {
+				return err
+			}
+			if err := replayer.ReplayWorkflowHistory(logs.Temporal(r.Log), h); err != nil {
+				bad++
+				fmt.Fprintf(r.Out, "%s (run %s): %v\n", e.GetWorkflowId(), e.GetRunId(), err)
+				return nil
+			}
+			good++
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(r.Out, "%d of %d histories replay on this build\n", good, good+bad)
+	if bad > 0 {
+		return ErrDiverges
+	}
+	return nil
+}
+
+// each calls f with the executions that a query lists, limit of them at most; 0 is all.
+func each(ctx context.Context, c client.Client, query string, limit int, f func(*common.WorkflowExecution) error) error {
+	var page []byte
+	for n := 0; ; {
+		list, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, NextPageToken: page})
+		if err != nil {
+			return fmt.Errorf("listing the jobs (%s): %w", query, err)
+		}
+		for _, e := range list.GetExecutions() {
+			if n++; limit > 0 && n > limit {
+				return nil
+			}
+			if err := f(e.GetExecution()); err != nil {
+				return err
+			}
+		}
+		if page = list.GetNextPageToken(); len(page) == 0 {
+			return nil
+		}
+	}
+}
+
+// historyOf reads a whole history.
+func historyOf(ctx context.Context, c client.Client, e *common.WorkflowExecution) (*history.History, error) {
+	h := &history.History{}
+	for it := c.GetWorkflowHistory(ctx, e.GetWorkflowId(), e.GetRunId(), false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); it.HasNext(); {
+		event, err := it.Next()
+		if err != nil {
+			return nil, fmt.Errorf("reading the history of %s: %w", e.GetWorkflowId(), err)
+		}
+		h.Events = append(h.Events, event)
+	}
+	return h, nil
+}

@@ -1,0 +1,77 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/comfyd/comfyd/activities"
+	"github.com/comfyd/comfyd/comfy"
+)
+
+// askTimeout bounds a question to Temporal about one job.
+const askTimeout = 10 * time.Second
+
+// closed asks Temporal whether a job has ended. One that it has forgotten has, and so has one whose ID another job has
+// taken. A job that was reset runs on under another run ID, and its first event still names the original run; a run that
+// a retry policy or a cron has started after it is another job.
+func closed(c client.Client) func(context.Context, activities.Execution) (bool, error) {
+	return func(ctx context.Context, e activities.Execution) (bool, error) {
+		ctx, done := context.WithTimeout(ctx, askTimeout)
+		defer done()
+		d, err := c.DescribeWorkflowExecution(ctx, e.WorkflowID, "")
+		var gone *serviceerror.NotFound
+		if errors.As(err, &gone) {
+			return true, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("asking Temporal whether job %s has ended: %w", e.WorkflowID, err)
+		}
+		info := d.GetWorkflowExecutionInfo()
+		run := info.GetExecution().GetRunId()
+		if info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING || run == e.OriginalRunID {
+			return info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
+		}
+		began, err := c.GetWorkflowHistory(ctx, e.WorkflowID, run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
+		if err != nil {
+			return false, fmt.Errorf("asking Temporal how the run %s of job %s began: %w", run, e.WorkflowID, err)
+		}
+		return began.GetWorkflowExecutionStartedEventAttributes().GetOriginalExecutionRunId() != e.OriginalRunID, nil
+	}
+}
+
+// owner asks Temporal whose job it is: the memo of one that came through the API says so. Nobody's are those that other
+// Temporal users have started, whatever a parent has written into their memo.
+func owner(c client.Client) func(context.Context, string) (string, bool, error) {
+	return func(ctx context.Context, id string) (string, bool, error) {
+		ctx, done := context.WithTimeout(ctx, askTimeout)
+		defer done()
+		d, err := c.DescribeWorkflowExecution(ctx, id, "")
+		var gone *serviceerror.NotFound
+		if errors.As(err, &gone) {
+			return "", false, nil
+		}
+		if err != nil {
+			return "", false, fmt.Errorf("asking Temporal whose job %s is: %w", id, err)
+		}
+		info := d.GetWorkflowExecutionInfo()
+		if info.GetType().GetName() != comfy.WorkflowName {
+			return "", false, nil
+		}
+		memo, submitted := info.GetMemo().GetFields()[comfy.MemoSubmission]
+		if !submitted || info.GetParentExecution() != nil {
+			return "", true, nil
+		}
+		var sub comfy.Submission
+		if err := converter.GetDefaultDataConverter().FromPayload(memo, &sub); err != nil || sub.Tenant == "" {
+			return "", false, nil // nobody can say whose it is
+		}
+		return sub.Tenant, true, nil
+	}
+}
