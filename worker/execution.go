@@ -47,8 +47,9 @@ func closed(c client.Client) func(context.Context, activities.Execution) (bool, 
 }
 
 // owner asks Temporal whose job it is: the memo of one that came through the API says so. Nobody's are those that other
-// Temporal users have started, whatever a parent has written into their memo.
-func owner(c client.Client) func(context.Context, string) (string, bool, error) {
+// Temporal users have started, whatever a parent has written into their memo. A memo that cannot be read is an error: the
+// key of it may be missing here, and another worker may have it.
+func owner(c client.Client, reads converter.DataConverter) func(context.Context, string) (string, bool, error) {
 	return func(ctx context.Context, id string) (string, bool, error) {
 		ctx, done := context.WithTimeout(ctx, askTimeout)
 		defer done()
@@ -69,7 +70,10 @@ func owner(c client.Client) func(context.Context, string) (string, bool, error) 
 			return "", true, nil
 		}
 		var sub comfy.Submission
-		if err := converter.GetDefaultDataConverter().FromPayload(memo, &sub); err != nil || sub.Tenant == "" {
+		if err := reads.FromPayload(memo, &sub); err != nil {
+			return "", false, fmt.Errorf("reading whose job %s is: %w", id, err)
+		}
+		if sub.Tenant == "" {
 			return "", false, nil // nobody can say whose it is
 		}
 		return sub.Tenant, true, nil

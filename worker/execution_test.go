@@ -16,6 +16,7 @@ import (
 
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/codec"
 )
 
 func described(info *workflowpb.WorkflowExecutionInfo) *workflowservice.DescribeWorkflowExecutionResponse {
@@ -82,12 +83,30 @@ func TestOwner(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := &mocks.Client{}
 			m.On("DescribeWorkflowExecution", mock.Anything, "job", "").Return(described(c.info), c.err)
-			tenant, found, err := owner(m)(t.Context(), "job")
+			tenant, found, err := owner(m, converter.GetDefaultDataConverter())(t.Context(), "job")
 			require.NoError(t, err)
 			require.Equal(t, c.tenant, tenant)
 			require.Equal(t, c.found, found)
 		})
 	}
+}
+
+// TestOwnerOfAnEncryptedJob: an output of the API's job is a child's input with encryption as without.
+func TestOwnerOfAnEncryptedJob(t *testing.T) {
+	sealed, err := codec.New([]codec.Key{{ID: "a", Secret: make([]byte, 32)}}, false)
+	require.NoError(t, err)
+	p, err := sealed.Converter().ToPayload(comfy.Submission{Tenant: "alice"})
+	require.NoError(t, err)
+	m := &mocks.Client{}
+	m.On("DescribeWorkflowExecution", mock.Anything, "job", "").Return(described(&workflowpb.WorkflowExecutionInfo{
+		Type: &commonpb.WorkflowType{Name: comfy.WorkflowName}, Memo: &commonpb.Memo{Fields: map[string]*commonpb.Payload{comfy.MemoSubmission: p}},
+	}), nil)
+	tenant, found, err := owner(m, sealed.Converter())(t.Context(), "job")
+	require.NoError(t, err)
+	require.True(t, found)
+	require.Equal(t, "alice", tenant)
+	_, _, err = owner(m, converter.GetDefaultDataConverter())(t.Context(), "job")
+	require.Error(t, err, "a worker without the key does not know")
 }
 
 func TestNexusStart(t *testing.T) {

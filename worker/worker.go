@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/worker"
 
 	"github.com/comfyd/comfyd/activities"
@@ -37,7 +38,9 @@ const (
 
 // Options of a worker.
 type Options struct {
-	Client    client.Client
+	Client client.Client
+	// Converter reads the memos of jobs. It is that of the client, but for what it cannot read it has an error.
+	Converter converter.DataConverter
 	Backends  []backend.Backend // in order of preference
 	Store     activities.Store
 	Publisher *catalog.Publisher
@@ -85,7 +88,7 @@ func New(o Options) *Worker {
 		Backends: o.Backends, Store: o.Store, Limits: o.Limits, Log: o.Log,
 		Elsewhere: o.Directory.Pools,
 		Closed:    closed(o.Client),
-		Owner:     owner(o.Client), ChildTenant: o.ChildTenant,
+		Owner:     owner(o.Client, o.Converter), ChildTenant: o.ChildTenant,
 	})
 	w := &Worker{activities: a, publisher: o.Publisher, fatal: o.Fatal, log: o.Log}
 

@@ -141,7 +141,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	}
 	if a.role != API {
 		w := worker.New(worker.Options{
-			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
+			Client: a.workers, Converter: a.codec.Converter(), Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
 			ChildTenant: a.config.Children(),
 			Sweep:       worker.SweepOptions{Namespace: a.namespace, Store: blobs},
 			GoneAfter:   time.Duration(a.config.PoolTimeout),
