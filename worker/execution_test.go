@@ -116,4 +116,6 @@ func TestNexusStart(t *testing.T) {
 	require.Equal(t, 30+nexusGrace, o.WorkflowExecutionTimeout)
 	o = nexusStart(comfy.Request{TimeoutSeconds: 1 << 40, StartTimeoutSeconds: 1}, "r", limits)
 	require.Less(t, o.WorkflowExecutionTimeout.Hours(), 26.0)
+	o = nexusStart(comfy.Request{StartTimeoutSeconds: 1 << 40}, "r", limits)
+	require.Positive(t, o.WorkflowExecutionTimeout, "the job says what is wrong with it")
 }

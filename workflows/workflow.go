@@ -164,7 +164,7 @@ func (j *job) wait(ctx workflow.Context) (*activities.Placement, error) {
 	began := workflow.Now(ctx)
 	limit := warmUpLimit
 	if s := j.Request.StartTimeoutSeconds; s > 0 {
-		limit = time.Duration(s) * time.Second
+		limit = time.Duration(min(s, comfy.MaxStartTimeoutSeconds)) * time.Second
 	}
 	left := max(limit-began.Sub(j.created), time.Second)
 	if j.submission > 0 {
