@@ -82,12 +82,12 @@ func TestLookOnlyOnce(t *testing.T) {
 
 // TestCanceledInTheLook ends the job as canceled.
 func TestCanceledInTheLook(t *testing.T) {
-	env := submittedEnv(t, &script{})
-	s := &script{look: func(activities.Job) (*activities.Placement, error) {
+	s := &script{}
+	env := submittedEnv(t, s)
+	s.look = func(activities.Job) (*activities.Placement, error) {
 		env.CancelWorkflow()
 		return nil, temporal.NewCanceledError()
-	}}
-	env = submittedEnv(t, s)
+	}
 	_, f := run(t, env, request)
 	require.Equal(t, comfy.Canceled, f.Code)
 	require.Empty(t, s.prompts)
@@ -116,4 +116,14 @@ func TestCanceledBeforeTheEndIsKnown(t *testing.T) {
 	_, f := run(t, env, request)
 	require.Equal(t, comfy.Canceled, f.Code)
 	require.Empty(t, s.collected)
+}
+
+// TestGPUSecondsOfALostResult: the GPU ran all the same.
+func TestGPUSecondsOfALostResult(t *testing.T) {
+	s := &script{collect: func(context.Context, activities.CollectInput) (*activities.Collected, error) {
+		return nil, fails(comfy.Storage, false, false)
+	}}
+	_, f := run(t, submittedEnv(t, s), request)
+	require.Equal(t, comfy.Storage, f.Code)
+	require.Equal(t, 1.5, f.Metrics.GPUSeconds)
 }
