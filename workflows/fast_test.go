@@ -101,23 +101,6 @@ func submittedEnv(t *testing.T, s *script) *testsuite.TestWorkflowEnvironment {
 	return env
 }
 
-// TestCanceledBeforeTheEndIsKnown: whoever was told that the job is being canceled sees it canceled.
-func TestCanceledBeforeTheEndIsKnown(t *testing.T) {
-	s := &script{
-		look:   func(activities.Job) (*activities.Placement, error) { return ready, nil },
-		atOnce: &activities.Collected{Images: []comfy.Output{{Filename: "a.png", NodeID: "1", SHA256: "abc"}}},
-	}
-	env := submittedEnv(t, s)
-	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
-		env.CancelWorkflow()
-		s.prompt = nil
-		return s.outcome(ctx, in)
-	}
-	_, f := run(t, env, request)
-	require.Equal(t, comfy.Canceled, f.Code)
-	require.Empty(t, s.collected)
-}
-
 // TestGPUSecondsOfALostResult: the GPU ran all the same.
 func TestGPUSecondsOfALostResult(t *testing.T) {
 	s := &script{collect: func(context.Context, activities.CollectInput) (*activities.Collected, error) {
