@@ -187,9 +187,9 @@ func TestF03LocalKilled(t *testing.T) {
 	require.Eventually(t, func() bool { return dead(pid) }, 15*time.Second, 50*time.Millisecond, "it stops with us")
 }
 
-// TestStopOfALocalComfyUI: comfyd stops its ComfyUI with itself, and grants what runs there some time first. Without it the
+// TestF03LocalStopped: comfyd stops its ComfyUI with itself, and grants what runs there some time first. Without it the
 // job is run again.
-func TestStopOfALocalComfyUI(t *testing.T) {
+func TestF03LocalStopped(t *testing.T) {
 	if testing.Short() {
 		t.Skip("two starts of a real ComfyUI each: the long form has it")
 	}

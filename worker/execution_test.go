@@ -61,8 +61,11 @@ func TestClosed(t *testing.T) {
 }
 
 func TestOwner(t *testing.T) {
+	keys, err := codec.New([]codec.Key{{ID: "a", Secret: make([]byte, 32)}}, false)
+	require.NoError(t, err)
+	sealed := keys.Converter() // memos are encrypted where all else is
 	memo := func(tenant string) *commonpb.Memo {
-		p, err := converter.GetDefaultDataConverter().ToPayload(comfy.Submission{Tenant: tenant})
+		p, err := sealed.ToPayload(comfy.Submission{Tenant: tenant})
 		require.NoError(t, err)
 		return &commonpb.Memo{Fields: map[string]*commonpb.Payload{comfy.MemoSubmission: p}}
 	}
@@ -83,28 +86,14 @@ func TestOwner(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := &mocks.Client{}
 			m.On("DescribeWorkflowExecution", mock.Anything, "job", "").Return(described(c.info), c.err)
-			tenant, found, err := owner(m, converter.GetDefaultDataConverter())(t.Context(), "job")
+			tenant, found, err := owner(m, sealed)(t.Context(), "job")
 			require.NoError(t, err)
 			require.Equal(t, c.tenant, tenant)
 			require.Equal(t, c.found, found)
 		})
 	}
-}
-
-// TestOwnerOfAnEncryptedJob: an output of the API's job is a child's input with encryption as without.
-func TestOwnerOfAnEncryptedJob(t *testing.T) {
-	sealed, err := codec.New([]codec.Key{{ID: "a", Secret: make([]byte, 32)}}, false)
-	require.NoError(t, err)
-	p, err := sealed.Converter().ToPayload(comfy.Submission{Tenant: "alice"})
-	require.NoError(t, err)
 	m := &mocks.Client{}
-	m.On("DescribeWorkflowExecution", mock.Anything, "job", "").Return(described(&workflowpb.WorkflowExecutionInfo{
-		Type: &commonpb.WorkflowType{Name: comfy.WorkflowName}, Memo: &commonpb.Memo{Fields: map[string]*commonpb.Payload{comfy.MemoSubmission: p}},
-	}), nil)
-	tenant, found, err := owner(m, sealed.Converter())(t.Context(), "job")
-	require.NoError(t, err)
-	require.True(t, found)
-	require.Equal(t, "alice", tenant)
+	m.On("DescribeWorkflowExecution", mock.Anything, "job", "").Return(described(&workflowpb.WorkflowExecutionInfo{Type: job, Memo: memo("alice")}), nil)
 	_, _, err = owner(m, converter.GetDefaultDataConverter())(t.Context(), "job")
 	require.Error(t, err, "a worker without the key does not know")
 }

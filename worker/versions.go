@@ -16,7 +16,7 @@ const (
 	// versionsSoon and versionsEvery are how often a worker with a version looks at its deployment: until it has seen it
 	// once, and from then on.
 	versionsSoon  = time.Second
-	versionsEvery = 30 * time.Second
+	versionsEvery = 15 * time.Second
 	// versionsTimeout bounds one look.
 	versionsTimeout = 20 * time.Second
 )

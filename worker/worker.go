@@ -38,9 +38,7 @@ const (
 
 // Options of a worker.
 type Options struct {
-	Client client.Client
-	// Converter reads the memos of jobs. It is that of the client, but for what it cannot read it has an error.
-	Converter converter.DataConverter
+	Client    client.Client
 	Backends  []backend.Backend // in order of preference
 	Store     activities.Store
 	Publisher *catalog.Publisher
@@ -48,7 +46,9 @@ type Options struct {
 	Limits    activities.Limits
 	// ChildTenant owns the jobs that other Temporal users start; empty where this worker was not told.
 	ChildTenant string
-	Sweep       SweepOptions
+	// Converter reads the memos of jobs, as the client writes them; for what it cannot read it has an error.
+	Converter converter.DataConverter
+	Sweep     SweepOptions
 	// Deployment turns worker versioning on. It is about the workflows alone: activities go on whatever version has begun
 	// them, and a pool is a place, with one queue for its GPUs.
 	Deployment Deployment

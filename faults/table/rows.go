@@ -40,6 +40,6 @@ var rows = []row{
 		ours: []string{"TestLoad", "TestFairness", "TestManyWaitForABackend", "TestDiskOfAJob", "TestBigResultAtModal"}},
 	{id: "backup", fault: "the data folder is lost; a backup is old, damaged or in the wrong place", ours: []string{"TestBackup", "TestRestore"}},
 	{id: "upgrade", fault: "comfyd is replaced by another version in mid-job", ours: []string{"TestUpgrade"}},
-	{id: "cluster", fault: "docker-compose.yml without its engine: one process after the other killed under load, a rolling upgrade, all lost after a backup; the corpus",
-		others: map[string][]string{"internal/cluster": {"TestCluster", "TestClusterCorpus"}}},
+	{id: "cluster", fault: "docker-compose.yml without its engine: one process after the other killed under load, a rolling upgrade, versions, workers that stop, all lost after a backup; the corpus",
+		others: map[string][]string{"internal/cluster": {"TestCluster", "TestClusterCorpus", "TestWorkersStop", "TestVersions"}}},
 }

@@ -141,8 +141,9 @@ func (a *App) Start(ctx context.Context) (err error) {
 	}
 	if a.role != API {
 		w := worker.New(worker.Options{
-			Client: a.workers, Converter: a.codec.Converter(), Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
+			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
 			ChildTenant: a.config.Children(),
+			Converter:   a.codec.Converter(),
 			Sweep:       worker.SweepOptions{Namespace: a.namespace, Store: blobs},
 			GoneAfter:   time.Duration(a.config.PoolTimeout),
 			Deployment:  worker.Deployment{Name: a.config.Deployment, BuildID: cmp.Or(a.config.BuildID, a.version)},

@@ -25,7 +25,7 @@ type observed struct {
 
 func observe(t *testing.T) *observed {
 	t.Setenv("TEMPORAL_ADDRESS", "") // the library for the two others reads it
-	vars := map[string]string{"COMFYD_METRICS_KEY": metricsKey, "COMFYD_METRICS_LISTEN": "127.0.0.1:0", "COMFYD_GPU_PRICES": "url=0.0002"}
+	vars := map[string]string{"COMFYD_METRICS_KEY": metricsKey, "COMFYD_METRICS_LISTEN": "127.0.0.1:0", "COMFYD_GPU_PRICES": "cpu=0.0002"}
 	d := onDouble(t, vars)
 	vars["TEMPORAL_ADDRESS"], vars["COMFYD_STORE_URL"], vars["COMFYUI_URLS"] = d.app.TemporalAddress, "file://"+d.blobs, d.comfy.URL
 	t.Setenv("TEMPORAL_ADDRESS", d.app.TemporalAddress)
@@ -88,7 +88,7 @@ func TestMetrics(t *testing.T) {
 		t.Helper()
 		p.until(`comfyd_jobs_total{outcome="completed"}`, is(8))
 		p.until(`comfyd_jobs_total{outcome="canceled", code="canceled"}`, is(1))
-		p.until(`comfyd_jobs_total{outcome="failed", code="node_failed", backend="url"}`, is(1))
+		p.until(`comfyd_jobs_total{outcome="failed", code="node_failed"}`, is(1))
 		p.until("comfyd_jobs_total", is(10))
 		p.until("comfyd_job_retries_total", is(attempts-7))
 		p.until(`comfyd_job_phase_seconds_count{phase="total"}`, is(8))

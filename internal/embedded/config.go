@@ -29,8 +29,8 @@ const (
 const servicePorts = 4
 
 // serverOptions puts the server together: the frontend on its own address, the three services behind it on ports of
-// the loopback interface, static membership (no gossip between processes), SQLite for everything. The frontend's HTTP is
-// how the history service tells a caller in another namespace that its Nexus operation has ended; nobody else uses it.
+// the loopback interface, static membership (no gossip between processes), SQLite for everything. By the frontend's
+// HTTP the server itself starts and ends Nexus operations, of callers in other namespaces; nobody else uses it.
 func serverOptions(db *database, frontend *net.TCPAddr, ports []int, logger *serverLogger) []temporal.ServerOption {
 	address := reachable(frontend)
 	services := map[string]config.Service{

@@ -95,6 +95,10 @@ func (d Deployment) Status(ctx context.Context) (*Status, error) {
 		case route.RampingVersion != nil && route.RampingVersion.BuildID == v.BuildID:
 			v.State, v.Percent = Ramping, route.RampingVersionPercentage
 		}
+		if sum.DrainageStatus == client.WorkerDeploymentVersionDrainageStatusDrained { // until it is chosen again
+			s.Versions = append(s.Versions, v)
+			continue
+		}
 		n, err := d.Client.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: d.open(v.BuildID)})
 		if err != nil {
 			return nil, fmt.Errorf("counting the open jobs of version %s: %w", v.BuildID, err)
