@@ -11,8 +11,10 @@ const (
 	// longPoll is how long Temporal is trusted to tell of an end: its server drops some of these messages (two changes
 	// close together, seen with 1.32.1), and asks again by itself only after 20 s.
 	longPoll = 5 * time.Second
-	// maxWatches bounds the long polls at Temporal; jobs above are looked at every glance by those who wait for them.
-	maxWatches = 1024
+	// maxWatches bounds the long polls at Temporal; jobs above are looked at every glance by those who wait for them. A
+	// frontend of Temporal grants a namespace 1,200 of them (frontend.namespaceCount), which two replicas of the API share with
+	// all who read a result, and refuses what is above.
+	maxWatches = 512
 	glance     = 2 * time.Second
 	// watchIdle is how long a job is watched for pollers that have stopped polling.
 	watchIdle = 2 * time.Second
