@@ -1,6 +1,7 @@
 // Package activities holds the three steps of a job that touch the world: WarmUp finds a backend that is well and can
-// run the graph, Prompt carries the graph to its end there, Collect moves what it made into the store. Each of them may
-// be run again at any time and picks up where the last attempt stopped.
+// run the graph, Prompt carries the graph to its end there, Collect moves what it made into the store. A small job on a
+// warm backend has one: Look finds what WarmUp would, within the workflow task, and Prompt stores few outputs itself. Each
+// of them may be run again at any time and picks up where the last attempt stopped.
 package activities
 
 import (

@@ -15,11 +15,14 @@ import (
 	"github.com/comfyd/comfyd/comfy"
 )
 
-// makes lets the double's prompts end with n files.
-func (b *bench) makes(n int) {
+// makes lets the double's prompts end with some files and texts.
+func (b *bench) makes(files, texts int) {
 	b.double.run = func(_ context.Context, p *backend.Prompt, _ *backend.Handle, _ backend.Recorder) (*backend.Outcome, error) {
-		out := &backend.Outcome{Handle: handle(p), Texts: []backend.Text{{NodeID: "3", Text: "said"}}}
-		for i := range n {
+		out := &backend.Outcome{Handle: handle(p)}
+		for range texts {
+			out.Texts = append(out.Texts, backend.Text{NodeID: "3", Text: "said"})
+		}
+		for i := range files {
 			out.Files = append(out.Files, backend.File{NodeID: "9", Key: "images", Filename: fmt.Sprintf("%d.png", i), Folder: "output"})
 		}
 		return out, nil
@@ -31,7 +34,7 @@ func TestPromptStoresFewOutputsItself(t *testing.T) {
 	b := newBench(t)
 	raw := pngBytes(t, 31, 17)
 	b.served(raw, int64(len(raw)))
-	b.makes(2)
+	b.makes(2, 1)
 	var out activities.Prompted
 	require.NoError(t, b.do(t, comfy.ActivityPrompt, promptInput(), &out))
 	require.Len(t, out.Files, 2)
@@ -46,10 +49,12 @@ func TestPromptStoresFewOutputsItself(t *testing.T) {
 func TestPromptLeavesOutputsToCollect(t *testing.T) {
 	for name, c := range map[string]struct {
 		files int
+		texts int
 		store error
 		open  func(context.Context) error
 	}{
 		"many":              {files: 9},
+		"many texts":        {files: 1, texts: 8},
 		"the store is away": {files: 1, store: errors.New("away")},
 		"a file is gone":    {files: 1, open: func(context.Context) error { return backend.Errorf(comfy.OutputLost, "gone") }},
 		"the backend is slow": {files: 1, open: func(ctx context.Context) error {
@@ -65,7 +70,7 @@ func TestPromptLeavesOutputsToCollect(t *testing.T) {
 				b.double.openCtx = func(ctx context.Context) (io.ReadCloser, int64, error) { return nil, 0, c.open(ctx) }
 			}
 			b.store.err = c.store
-			b.makes(c.files)
+			b.makes(c.files, c.texts)
 			began := time.Now()
 			var out activities.Prompted
 			require.NoError(t, b.do(t, comfy.ActivityPrompt, promptInput(), &out))
@@ -106,4 +111,17 @@ func TestLook(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLookIsNotSure: a refusal that comes when the time for the look is over may rest on what a ComfyUI has had before.
+func TestLookIsNotSure(t *testing.T) {
+	b := newBench(t)
+	ctx, done := context.WithCancel(t.Context())
+	b.double.ready = func() error {
+		done()
+		return backend.Errorf(comfy.InvalidWorkflow, "no such node")
+	}
+	place, err := b.all.Look(ctx, job)
+	require.NoError(t, err)
+	require.Nil(t, place)
 }

@@ -13,7 +13,7 @@ func TestAWrongClockIsSaidOnce(t *testing.T) {
 	for ahead, lines := range map[time.Duration]int{-time.Hour: 0, 0: 0, 20 * time.Second: 0, time.Hour: 1} {
 		b := newBench(t)
 		b.ahead = ahead
-		b.makes(0)
+		b.makes(0, 0)
 		for range 2 {
 			require.NoError(t, b.do(t, comfy.ActivityPrompt, promptInput(), nil))
 		}

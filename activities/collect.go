@@ -13,6 +13,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/logs"
 )
 
 // CollectInput is what a prompt has made.
@@ -52,25 +53,26 @@ func (a *Activities) Collect(ctx context.Context, in CollectInput) (*Collected, 
 }
 
 const (
-	// atOnceFiles and atOnceTime bound what Prompt stores itself: its slot is the GPU's, which must not wait for a store.
-	// In that time the other slot's prompt runs.
-	atOnceFiles = 8
-	atOnceTime  = 250 * time.Millisecond
+	// atOnceOutputs and atOnceTime bound what Prompt stores itself: its slot is the GPU's, which must not wait for a store.
+	// In that time the other slot's prompt runs. Texts count, because they then stand twice in what the activity answers.
+	atOnceOutputs = 8
+	atOnceTime    = 250 * time.Millisecond
 )
 
 // collectAtOnce stores the outputs of a prompt that has made few, so that a small job does not pay for a step of its own.
 // Where anything is in the way, Collect does it, with all its patience.
 func (a *Activities) collectAtOnce(ctx context.Context, b backend.Backend, job Job, out *backend.Outcome) *Prompted {
 	p := &Prompted{Outcome: *out}
-	if len(out.Files) > atOnceFiles {
+	if len(out.Files)+len(out.Texts) > atOnceOutputs {
 		return p
 	}
 	began := time.Now()
-	ctx, done := context.WithTimeout(ctx, atOnceTime)
+	ctx, done := context.WithCancel(ctx)
 	defer done()
+	defer time.AfterFunc(atOnceTime, done).Stop() // no deadline: the store's metrics would count one as a failure of the store
 	c, err := a.collectAll(ctx, b, CollectInput{JobID: job.ID, Outcome: *out, StripMetadata: job.Request.StripMetadata})
 	if err != nil {
-		a.o.Log.WithError(err).WithField("call_id", job.ID).Debug("the outputs are left to Collect")
+		logs.In(ctx, a.o.Log).WithError(err).Debug("the outputs are left to Collect")
 		return p
 	}
 	p.Collected, p.CollectMS = c, time.Since(began).Milliseconds()

@@ -87,7 +87,7 @@ func (a *Activities) await(ctx context.Context, job Job) (*Placement, error) {
 
 // Look is WarmUp for a pool that is ready at this moment: it asks once and does not wait. Nil means that the job has to
 // wait, or that WarmUp has to find out. It runs as a local activity, within the workflow task, so that a job whose
-// backend is warm does not pay for a step of its own.
+// backend is warm does not pay for a step of its own. A refusal counts only where there was time to be sure of it.
 func (a *Activities) Look(ctx context.Context, job Job) (*Placement, error) {
 	p, err := a.prompt(ctx, job, 0, false)
 	if err == nil {
@@ -97,7 +97,7 @@ func (a *Activities) Look(ctx context.Context, job Job) (*Placement, error) {
 		}
 	}
 	var refused *temporal.ApplicationError
-	if errors.As(err, &refused) && refused.Type() == string(comfy.InvalidWorkflow) {
+	if errors.As(err, &refused) && refused.Type() == string(comfy.InvalidWorkflow) && ctx.Err() == nil {
 		return nil, err
 	}
 	return nil, nil

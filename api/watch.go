@@ -11,8 +11,10 @@ const (
 	// longPoll is how long Temporal is trusted to tell of an end: its server drops some of these messages (two changes
 	// close together, seen with 1.32.1), and asks again by itself only after 20 s.
 	longPoll = 5 * time.Second
-	// maxWatches bounds the long polls at Temporal; jobs above are looked at every glance by those who wait for them.
-	maxWatches = 1024
+	// maxWatches bounds the long polls at Temporal; jobs above are looked at every glance by those who wait for them. A
+	// frontend of Temporal grants a namespace 1,200 of them (frontend.namespaceCount), which two replicas of the API share with
+	// all who read a result, and refuses what is above.
+	maxWatches = 512
 	glance     = 2 * time.Second
 	// watchIdle is how long a job is watched for pollers that have stopped polling.
 	watchIdle = 2 * time.Second
@@ -56,10 +58,14 @@ func (w *watches) of(j *job) *watch {
 func (w *watches) follow(j *job, one *watch) {
 	defer close(one.over)
 	for w.s.draining.Err() == nil {
-		slice, done := context.WithTimeout(w.s.draining, longPoll)
+		// Canceled in time rather than given a deadline: Temporal ends a long poll a second before the
+		// caller's deadline, and in that second the SDK would ask again and again without a pause.
+		slice, done := context.WithCancel(w.s.draining)
+		timer := time.AfterFunc(longPoll, done)
 		// Why it ended is read again in one place for all; a Temporal that does not answer shows there as well.
 		_ = w.s.temporal.GetWorkflow(slice, j.id, j.runID).Get(slice, nil)
 		early := slice.Err() == nil
+		timer.Stop()
 		done()
 		now, err := w.s.freshJob(j.id, j.tenant)
 		if w.leave(j.runID, one, err == nil && now.ended() || err != nil && asError(err).Code == CodeNotFound) {

@@ -12,11 +12,13 @@ import (
 const (
 	// MaxTimeoutSeconds is the longest run that a job may ask for.
 	MaxTimeoutSeconds = 24 * 60 * 60
-	maxRequest        = 1536 << 10 // Temporal refuses payloads above 2 MiB
-	maxImages         = 128
-	maxLabels         = 16
-	maxLabel          = 255     // "key=value": Temporal's limit for a keyword
-	maxLabelBytes     = 2 << 10 // of all labels as JSON: Temporal's limit for one search attribute
+	// MaxStartTimeoutSeconds is the longest wait before it.
+	MaxStartTimeoutSeconds = 7 * 24 * 60 * 60
+	maxRequest             = 1536 << 10 // Temporal refuses payloads above 2 MiB
+	maxImages              = 128
+	maxLabels              = 16
+	maxLabel               = 255     // "key=value": Temporal's limit for a keyword
+	maxLabelBytes          = 2 << 10 // of all labels as JSON: Temporal's limit for one search attribute
 	// labelSeparator stands between the values of a list in Temporal's SQL stores.
 	labelSeparator = "♡"
 )
@@ -40,8 +42,8 @@ func (r *Request) Check() error {
 		return fmt.Errorf("images: %d files; at most %d are allowed", len(r.Images), maxImages)
 	case r.TimeoutSeconds < 0 || r.TimeoutSeconds > MaxTimeoutSeconds:
 		return fmt.Errorf("timeout_seconds is %d; it must be from 1 to %d", r.TimeoutSeconds, MaxTimeoutSeconds)
-	case r.StartTimeoutSeconds < 0:
-		return fmt.Errorf("start_timeout_seconds is %d; it must be positive", r.StartTimeoutSeconds)
+	case r.StartTimeoutSeconds < 0 || r.StartTimeoutSeconds > MaxStartTimeoutSeconds:
+		return fmt.Errorf("start_timeout_seconds is %d; it must be from 1 to %d", r.StartTimeoutSeconds, MaxStartTimeoutSeconds)
 	case r.Priority < 0 || r.Priority > 5:
 		return fmt.Errorf("priority is %d; it must be 1 (first) to 5 (last)", r.Priority)
 	case r.GPU != "" && !ValidGPU(r.GPU):

@@ -35,6 +35,7 @@ func TestRequestCheck(t *testing.T) {
 		"at most 128 are allowed":           {Workflow: graph, Images: make([]Input, 129)},
 		"timeout_seconds is 86401":          {Workflow: graph, TimeoutSeconds: MaxTimeoutSeconds + 1},
 		"start_timeout_seconds is -1":       {Workflow: graph, StartTimeoutSeconds: -1},
+		"start_timeout_seconds is 604801":   {Workflow: graph, StartTimeoutSeconds: MaxStartTimeoutSeconds + 1},
 		"priority is 6":                     {Workflow: graph, Priority: 6},
 		"no name of a GPU":                  {Workflow: graph, GPU: "H 100"},
 		"images[0]: name is missing":        {Workflow: graph, Images: []Input{{Ref: ref}}},

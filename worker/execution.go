@@ -47,7 +47,8 @@ func closed(c client.Client) func(context.Context, activities.Execution) (bool, 
 }
 
 // owner asks Temporal whose job it is: the memo of one that came through the API says so. Nobody's are those that other
-// Temporal users have started, whatever a parent has written into their memo.
+// Temporal users have started, whatever a parent has written into their memo. A memo that cannot be read is an error: the
+// key of it may be missing here, and another worker may have it.
 func owner(c client.Client, memos converter.DataConverter) func(context.Context, string) (string, bool, error) {
 	return func(ctx context.Context, id string) (string, bool, error) {
 		ctx, done := context.WithTimeout(ctx, askTimeout)
@@ -69,7 +70,10 @@ func owner(c client.Client, memos converter.DataConverter) func(context.Context,
 			return "", true, nil
 		}
 		var sub comfy.Submission
-		if err := memos.FromPayload(memo, &sub); err != nil || sub.Tenant == "" {
+		if err := memos.FromPayload(memo, &sub); err != nil {
+			return "", false, fmt.Errorf("reading whose job %s is: %w", id, err)
+		}
+		if sub.Tenant == "" {
 			return "", false, nil // nobody can say whose it is
 		}
 		return sub.Tenant, true, nil

@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/mocks"
 
 	"github.com/comfyd/comfyd/activities"
@@ -91,6 +92,10 @@ func TestOwner(t *testing.T) {
 			require.Equal(t, c.found, found)
 		})
 	}
+	m := &mocks.Client{}
+	m.On("DescribeWorkflowExecution", mock.Anything, "job", "").Return(described(&workflowpb.WorkflowExecutionInfo{Type: job, Memo: memo("alice")}), nil)
+	_, _, err = owner(m, converter.GetDefaultDataConverter())(t.Context(), "job")
+	require.Error(t, err, "a worker without the key does not know")
 }
 
 func TestNexusStart(t *testing.T) {
@@ -100,4 +105,6 @@ func TestNexusStart(t *testing.T) {
 	require.Equal(t, 30+nexusGrace, o.WorkflowExecutionTimeout)
 	o = nexusStart(comfy.Request{TimeoutSeconds: 1 << 40, StartTimeoutSeconds: 1}, "r", limits)
 	require.Less(t, o.WorkflowExecutionTimeout.Hours(), 26.0)
+	o = nexusStart(comfy.Request{StartTimeoutSeconds: 1 << 40}, "r", limits)
+	require.Positive(t, o.WorkflowExecutionTimeout, "the job says what is wrong with it")
 }

@@ -33,7 +33,7 @@ func registerNexus(w worker.Worker, limits activities.Limits) {
 func nexusStart(req comfy.Request, requestID string, limits activities.Limits) client.StartWorkflowOptions {
 	wait, run := limits.Start, limits.Run
 	if req.StartTimeoutSeconds > 0 {
-		wait = time.Duration(req.StartTimeoutSeconds) * time.Second
+		wait = time.Duration(min(req.StartTimeoutSeconds, comfy.MaxStartTimeoutSeconds)) * time.Second
 	}
 	if req.TimeoutSeconds > 0 {
 		run = time.Duration(min(req.TimeoutSeconds, comfy.MaxTimeoutSeconds)) * time.Second

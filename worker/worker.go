@@ -46,7 +46,7 @@ type Options struct {
 	Limits    activities.Limits
 	// ChildTenant owns the jobs that other Temporal users start; empty where this worker was not told.
 	ChildTenant string
-	// Converter reads the memos of jobs, as the client writes them.
+	// Converter reads the memos of jobs, as the client writes them; for what it cannot read it has an error.
 	Converter converter.DataConverter
 	Sweep     SweepOptions
 	// Deployment turns worker versioning on. It is about the workflows alone: activities go on whatever version has begun

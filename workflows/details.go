@@ -16,6 +16,9 @@ const (
 	maxLost   = 300  // why a submission was lost
 )
 
+// changeAttempts marks jobs that tell in their search attributes how many attempts they needed.
+const changeAttempts = "attempts"
+
 var attrAttempts = temporal.NewSearchAttributeKeyInt64(comfy.AttrAttempts)
 
 // say keeps the query's answer and the Temporal UI's "current details" in step.
@@ -66,7 +69,7 @@ func (j *job) note(reason string) {
 // countAttempts puts the attempts of a job that needs more than one into its search attributes. Others save the step.
 func (j *job) countAttempts(ctx workflow.Context) {
 	n := int64(j.attempts())
-	if n == j.counted || n < 2 && j.counted == 0 || workflow.GetVersion(ctx, "attempts", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if n == j.counted || n < 2 && j.counted == 0 || workflow.GetVersion(ctx, changeAttempts, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return
 	}
 	j.counted = n

@@ -53,15 +53,10 @@ func (j *job) result(ctx workflow.Context, place *activities.Placement, out *act
 	c := out.Collected
 	m := comfy.Metrics{
 		CollectMS: out.CollectMS, TotalMS: workflow.Now(ctx).Sub(j.created).Milliseconds(),
-		ColdStartMS: out.ColdStartMS, GPU: out.GPU,
+		ColdStartMS: out.ColdStartMS, GPU: out.GPU, ExecutionMS: j.ran.Milliseconds(), GPUSeconds: j.ran.Seconds(),
 	}
 	if m.ColdStartMS == 0 && j.coldStart > time.Second {
 		m.ColdStartMS = j.coldStart.Milliseconds() // below, it is the step's own cost
-	}
-	if !out.StartedAt.IsZero() {
-		run := out.EndedAt.Sub(out.StartedAt)
-		m.ExecutionMS = run.Milliseconds()
-		m.GPUSeconds = run.Seconds()
 	}
 	m.QueueMS = max(m.TotalMS-m.CollectMS-m.ExecutionMS-m.ColdStartMS, 0)
 	images := c.Images

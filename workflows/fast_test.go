@@ -82,12 +82,12 @@ func TestLookOnlyOnce(t *testing.T) {
 
 // TestCanceledInTheLook ends the job as canceled.
 func TestCanceledInTheLook(t *testing.T) {
-	env := submittedEnv(t, &script{})
-	s := &script{look: func(activities.Job) (*activities.Placement, error) {
+	s := &script{}
+	env := submittedEnv(t, s)
+	s.look = func(activities.Job) (*activities.Placement, error) {
 		env.CancelWorkflow()
 		return nil, temporal.NewCanceledError()
-	}}
-	env = submittedEnv(t, s)
+	}
 	_, f := run(t, env, request)
 	require.Equal(t, comfy.Canceled, f.Code)
 	require.Empty(t, s.prompts)
@@ -101,19 +101,12 @@ func submittedEnv(t *testing.T, s *script) *testsuite.TestWorkflowEnvironment {
 	return env
 }
 
-// TestCanceledBeforeTheEndIsKnown: whoever was told that the job is being canceled sees it canceled.
-func TestCanceledBeforeTheEndIsKnown(t *testing.T) {
-	s := &script{
-		look:   func(activities.Job) (*activities.Placement, error) { return ready, nil },
-		atOnce: &activities.Collected{Images: []comfy.Output{{Filename: "a.png", NodeID: "1", SHA256: "abc"}}},
-	}
-	env := submittedEnv(t, s)
-	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
-		env.CancelWorkflow()
-		s.prompt = nil
-		return s.outcome(ctx, in)
-	}
-	_, f := run(t, env, request)
-	require.Equal(t, comfy.Canceled, f.Code)
-	require.Empty(t, s.collected)
+// TestGPUSecondsOfALostResult: the GPU ran all the same.
+func TestGPUSecondsOfALostResult(t *testing.T) {
+	s := &script{collect: func(context.Context, activities.CollectInput) (*activities.Collected, error) {
+		return nil, fails(comfy.Storage, false, false)
+	}}
+	_, f := run(t, submittedEnv(t, s), request)
+	require.Equal(t, comfy.Storage, f.Code)
+	require.Equal(t, 1.5, f.Metrics.GPUSeconds)
 }

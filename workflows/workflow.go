@@ -1,5 +1,5 @@
-// Package workflows holds the Temporal workflow that carries one job: warm-up, prompt, collection, and what follows when
-// one of them fails. It decides; everything that touches the world is an activity.
+// Package workflows holds the Temporal workflow that carries one job: its place, prompt and collection, and what follows
+// when one of them fails. It decides; everything that touches the world is an activity.
 package workflows
 
 import (
@@ -21,12 +21,6 @@ const (
 	maxRuns = 3
 	// maxSubmissions bounds the submissions that were lost before they ran, too.
 	maxSubmissions = 12
-	// warmUpLimit is the time to start until the first placement tells the server's own limit.
-	warmUpLimit = time.Hour
-	// lookLimit bounds the look at backends that may be ready: it holds up the workflow task.
-	lookLimit = time.Second
-	// warmUpAttempt bounds one attempt of the warm-up, so that one whose worker has died is made again soon.
-	warmUpAttempt = 30 * time.Second
 	// recoverLimit is what a job that was lost may wait at least: a ComfyUI takes half a minute to start.
 	recoverLimit = 3 * time.Minute
 	// stopLimit is how long a worker is looked for that can stop a prompt.
@@ -34,9 +28,6 @@ const (
 	// collectLimit is how long the store or a backend may fail before the job's outputs are given up.
 	collectLimit = 15 * time.Minute
 )
-
-// changeLook marks jobs that look at their backends before they wait for one.
-const changeLook = "look"
 
 // ComfyUI is the workflow [comfy.WorkflowName]: one job, whose ID is the call_id. It ends in one of three ways: with
 // a result whose files are all stored; with an application error whose type is a [comfy.Code] and whose details are a
@@ -71,7 +62,7 @@ type job struct {
 
 	submission int           // of the prompt
 	restarts   int           // of prompts, by a backend itself; the client sees both together as attempts
-	ran        time.Duration // of the last prompt, where that has failed
+	ran        time.Duration // of the last prompt
 	runs       int           // of those, how many were lost after they had started
 	unposted   int           // of the submissions, how many no backend took
 	fresh      bool
@@ -109,6 +100,9 @@ func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
 		out, err := j.prompt(ctx, place)
 		if err == nil {
 			j.restarts += out.Restarts
+			if !out.StartedAt.IsZero() {
+				j.ran = out.EndedAt.Sub(out.StartedAt)
+			}
 			if err = ctx.Err(); out.Collected == nil {
 				err = j.collect(ctx, place, out)
 			}
@@ -120,68 +114,6 @@ func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
 			return nil, err
 		}
 	}
-}
-
-// warmUp waits until a backend can take the job.
-func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
-	j.say(ctx, comfy.PhaseWarming, "looking for a ComfyUI that is ready")
-	place, err := j.look(ctx)
-	if place == nil && err == nil {
-		place, err = j.wait(ctx)
-	}
-	if err != nil {
-		return nil, err
-	}
-	j.status.Backend = place.Pool.Name
-	if j.placed != place.Pool.Name {
-		j.placed = place.Pool.Name
-		if err := workflow.UpsertTypedSearchAttributes(ctx, attributes(place)...); err != nil {
-			return nil, err
-		}
-	}
-	return place, nil
-}
-
-// look finds a pool that can take a new job at this moment, without a durable step; nil where there is none.
-func (j *job) look(ctx workflow.Context) (*activities.Placement, error) {
-	if j.submission > 0 || j.Child || workflow.GetVersion(ctx, changeLook, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		return nil, nil
-	}
-	ctx = workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
-		ScheduleToCloseTimeout: lookLimit, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 1},
-		Summary: "is a ComfyUI ready for this graph?",
-	})
-	var place *activities.Placement
-	err := workflow.ExecuteLocalActivity(ctx, comfy.ActivityLook, j.Job).Get(ctx, &place)
-	if err != nil && failureOf(err).Code != comfy.InvalidWorkflow {
-		return nil, nil // it took too long, or the job is canceled: the durable step meets the same
-	}
-	return place, err
-}
-
-// wait is the warm-up of a job that has to wait for its place.
-func (j *job) wait(ctx workflow.Context) (*activities.Placement, error) {
-	began := workflow.Now(ctx)
-	limit := warmUpLimit
-	if s := j.Request.StartTimeoutSeconds; s > 0 {
-		limit = time.Duration(s) * time.Second
-	}
-	left := max(limit-began.Sub(j.created), time.Second)
-	if j.submission > 0 {
-		left = max(left, recoverLimit) // it had its place already: its ComfyUI may be starting again
-	}
-	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		ScheduleToCloseTimeout: left,
-		StartToCloseTimeout:    warmUpAttempt,
-		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.3, MaximumInterval: 5 * time.Second},
-		Summary:                "find a ComfyUI that is ready for this graph",
-	})
-	var place *activities.Placement
-	if err := workflow.ExecuteActivity(ctx, comfy.ActivityWarmUp, j.Job).Get(ctx, &place); err != nil {
-		return nil, late(err, comfy.Failure{Code: comfy.BackendUnavailable, Message: "no ComfyUI was ready within the time to start"})
-	}
-	j.coldStart += workflow.Now(ctx).Sub(began)
-	return place, nil
 }
 
 // prompt hands the next submission to the backend and waits for its end. However it ends, nothing of it runs on.

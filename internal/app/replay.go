@@ -59,6 +59,8 @@ func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 		return fmt.Errorf("preparing the replay: %w", err)
 	}
 	workflows.Register(replayer)
+	silent := logrus.New() // each failure is told once, by us
+	silent.SetOutput(io.Discard)
 	ours := "WorkflowType IN (" + visibility.Quote(comfy.WorkflowName) + ", " + visibility.Quote(workflows.SweepName) + ")"
 	parts := []struct {
 		query string
@@ -84,7 +86,7 @@ func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 			if err != nil {
 				return err
 			}
-			if err := replayer.ReplayWorkflowHistory(logs.Temporal(r.Log), h); err != nil {
+			if err := replayer.ReplayWorkflowHistory(logs.Temporal(silent), h); err != nil {
 				bad++
 				fmt.Fprintf(r.Out, "%s (run %s): %v\n", e.GetWorkflowId(), e.GetRunId(), err)
 				return nil

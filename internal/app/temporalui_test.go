@@ -5,11 +5,13 @@ import (
 	"html"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
-	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTemporalUI looks at jobs in the real UI with a real browser.
+// TestTemporalUI looks at an encrypted job in the real UI with a real browser.
 func TestTemporalUI(t *testing.T) {
 	browser := os.Getenv("COMFYD_TEST_CHROMIUM")
 	if browser == "" {
@@ -29,52 +31,70 @@ func TestTemporalUI(t *testing.T) {
 	d.finish(id)
 	run, err := d.temporal().DescribeWorkflowExecution(t.Context(), id, "")
 	require.NoError(t, err)
-	page := "http://" + d.app.TemporalUI + "/namespaces/default/workflows/" + id + "/" + run.GetWorkflowExecutionInfo().GetExecution().GetRunId()
+	ui := watch(t, d.app.TemporalUI)
+	page := "/namespaces/default/workflows/" + id + "/" + run.GetWorkflowExecutionInfo().GetExecution().GetRunId()
 
-	d.see(browser, page+"/timeline", "no walrus here", "node_failed", "run on url, submission 1")
-	seen := d.see(browser, page+"/user-metadata", "`A titled <b>job</b>` · `SaveImage`", "**Tenant**: `alice`", d.url+"/jobs/"+id, "**failed**: `node_failed`: `node 1 (EmptyImage): ValueError: no walrus here`")
-	for _, frame := range frames(seen) {
-		res, err := http.Get("http://" + d.app.TemporalUI + frame)
+	ui.shows(browser, page+"/timeline", "no walrus here", "node_failed", "Prompt • run on url, submission 1")
+	ui.shows(browser, page+"/user-metadata", "`A titled <b>job</b>` · `SaveImage`", "**Tenant**: `alice`", d.url+"/jobs/"+id, "**failed**: `node_failed`: `node 1 (EmptyImage): ValueError: no walrus here`")
+	ui.shows(browser, page+"/search-attributes", "ComfyErrorCode", "node_failed", "shot=12")
+	for _, text := range ui.rendered() {
+		res, err := http.Get(ui.URL + "/render?content=" + url.QueryEscape(text))
 		require.NoError(t, err)
 		raw, err := io.ReadAll(res.Body)
 		require.NoError(t, err)
 		res.Body.Close()
-		main := string(raw)[strings.Index(string(raw), "<main>"):]
-		require.NotContains(t, main, "<b>", "what a client writes is no markup: %s", main)
+		_, page, _ := strings.Cut(string(raw), "<main>")
+		require.NotEmpty(t, page)
+		require.NotContains(t, page, "<b>", "what a client writes is no markup")
 	}
-	d.see(browser, page+"/search-attributes", "ComfyErrorCode", "node_failed", "shot=12")
 }
 
-var frameAddress = regexp.MustCompile(`src="(/render\?[^"]*)"`)
+// watched is the Temporal UI under another address, behind which is noted what its pages have rendered as markdown: they
+// show that in frames, which Chromium does not write down with a page.
+type watched struct {
+	*httptest.Server
+	t *testing.T
 
-// frames are the addresses under which the UI has markdown rendered.
-func frames(dom string) (all []string) {
-	for _, m := range frameAddress.FindAllStringSubmatch(dom, -1) {
-		all = append(all, html.UnescapeString(m[1]))
-	}
-	return all
+	mu    sync.Mutex
+	texts []string
 }
 
-// see opens a page until it shows these texts, and returns it.
-func (d *double) see(browser, page string, texts ...string) (dom string) {
-	d.t.Helper()
-	require.EventuallyWithT(d.t, func(c *assert.CollectT) {
+func watch(t *testing.T, ui string) *watched {
+	w := &watched{t: t}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: ui})
+		r.Out.Host = r.In.Host
+	}}
+	w.Server = httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, in *http.Request) {
+		if in.URL.Path == "/render" {
+			w.mu.Lock()
+			w.texts = append(w.texts, in.URL.Query().Get("content"))
+			w.mu.Unlock()
+		}
+		proxy.ServeHTTP(out, in)
+	}))
+	t.Cleanup(w.Close)
+	return w
+}
+
+func (w *watched) rendered() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]string{}, w.texts...)
+}
+
+// shows opens a page until it has shown these texts.
+func (w *watched) shows(browser, page string, texts ...string) {
+	w.t.Helper()
+	require.EventuallyWithT(w.t, func(c *assert.CollectT) {
 		ctx, done := context.WithTimeout(context.Background(), time.Minute)
 		defer done()
-		cmd := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-			"--disable-component-update", "--disable-sync", "--user-data-dir="+d.t.TempDir(), "--window-size=1400,3000", "--virtual-time-budget=10000", "--dump-dom", page)
-		raw, err := cmd.Output()
+		dom, err := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+			"--disable-component-update", "--disable-sync", "--user-data-dir="+w.t.TempDir(), "--window-size=1400,3000", "--virtual-time-budget=10000", "--dump-dom", w.URL+page).Output()
 		require.NoError(c, err)
-		dom = string(raw)
-		shown := html.UnescapeString(dom)
-		for _, f := range frames(dom) {
-			u, err := url.Parse(f)
-			require.NoError(c, err)
-			shown += "\n" + u.Query().Get("content")
-		}
+		shown := html.UnescapeString(string(dom)) + strings.Join(w.rendered(), "\n")
 		for _, text := range texts {
 			assert.True(c, strings.Contains(shown, text), "%s does not show %s", page, text)
 		}
 	}, 3*time.Minute, time.Second)
-	return dom
 }
