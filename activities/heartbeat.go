@@ -52,13 +52,14 @@ func newRecorder(ctx context.Context, s Store, prefix string, earlier *Heartbeat
 }
 
 // Handle makes the handle durable. It is the activity's first heartbeat, which the SDK sends at once and waits for;
-// where it fails, the SDK ends the context, and so does this.
+// where it fails, the SDK ends the context, and so does this. The SDK sends all later ones with the context of this one,
+// also those of a prompt that is being stopped, whose own context has ended.
 func (r *recorder) Handle(ctx context.Context, h backend.Handle) error {
 	r.mu.Lock()
 	r.state.Handle = &h
 	s := r.state
 	r.mu.Unlock()
-	activity.RecordHeartbeat(r.ctx, s)
+	activity.RecordHeartbeat(context.WithoutCancel(r.ctx), s)
 	if r.ctx.Err() != nil {
 		return context.Cause(r.ctx)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/worker"
 
@@ -75,6 +76,55 @@ func TestPromptMakesTheHandleDurableFirst(t *testing.T) {
 	var out backend.Outcome
 	require.NoError(t, b.do(t, comfy.ActivityPrompt, promptInput(), &out))
 	require.True(t, out.Cached)
+}
+
+// TestHeartbeatsOutliveACancel: the SDK sends what it has held back with the context of the first heartbeat, and a prompt
+// that takes longer to stop than the heartbeat timeout would be given up as lost.
+func TestHeartbeatsOutliveACancel(t *testing.T) {
+	b := newBench(t)
+	seen := &heartbeats{}
+	b.env.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{seen}})
+	b.double.run = func(ctx context.Context, p *backend.Prompt, _ *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+		require.NoError(t, rec.Handle(ctx, handle(p)))
+		return &backend.Outcome{Handle: handle(p)}, nil
+	}
+	require.NoError(t, b.do(t, comfy.ActivityPrompt, promptInput(), nil))
+	require.NotEmpty(t, seen.all)
+	for _, ctx := range seen.all {
+		require.Nil(t, ctx.Done(), "it can be canceled")
+	}
+}
+
+// heartbeats keeps the contexts with which heartbeats are sent.
+type heartbeats struct {
+	interceptor.WorkerInterceptorBase
+	mu  sync.Mutex
+	all []context.Context
+}
+
+func (h *heartbeats) InterceptActivity(_ context.Context, next interceptor.ActivityInboundInterceptor) interceptor.ActivityInboundInterceptor {
+	return &inbound{ActivityInboundInterceptorBase: interceptor.ActivityInboundInterceptorBase{Next: next}, seen: h}
+}
+
+type inbound struct {
+	interceptor.ActivityInboundInterceptorBase
+	seen *heartbeats
+}
+
+func (i *inbound) Init(next interceptor.ActivityOutboundInterceptor) error {
+	return i.Next.Init(&outbound{ActivityOutboundInterceptorBase: interceptor.ActivityOutboundInterceptorBase{Next: next}, seen: i.seen})
+}
+
+type outbound struct {
+	interceptor.ActivityOutboundInterceptorBase
+	seen *heartbeats
+}
+
+func (o *outbound) RecordHeartbeat(ctx context.Context, details ...any) {
+	o.seen.mu.Lock()
+	o.seen.all = append(o.seen.all, ctx)
+	o.seen.mu.Unlock()
+	o.Next.RecordHeartbeat(ctx, details...)
 }
 
 func TestPromptReattachesByTheHeartbeat(t *testing.T) {

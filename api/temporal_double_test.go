@@ -72,6 +72,7 @@ type fakeTemporal struct {
 	describes   atomic.Int64
 	queries     atomic.Int64
 	gets        atomic.Int64
+	deadlines   atomic.Int64 // of gets
 
 	lists     func(*workflowservice.ListWorkflowExecutionsRequest) *workflowservice.ListWorkflowExecutionsResponse
 	queried   []*workflowservice.ListWorkflowExecutionsRequest
@@ -309,6 +310,9 @@ func (h *fakeHandle) GetID() string { return h.id }
 
 func (h *fakeHandle) Get(ctx context.Context, value any) error {
 	h.f.gets.Add(1)
+	if _, bounded := ctx.Deadline(); bounded {
+		h.f.deadlines.Add(1)
+	}
 	run, err := h.f.get(h.id)
 	if err != nil {
 		return err

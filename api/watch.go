@@ -58,10 +58,14 @@ func (w *watches) of(j *job) *watch {
 func (w *watches) follow(j *job, one *watch) {
 	defer close(one.over)
 	for w.s.draining.Err() == nil {
-		slice, done := context.WithTimeout(w.s.draining, longPoll)
+		// Canceled in time rather than given a deadline: Temporal ends a long poll a second before the
+		// caller's deadline, and in that second the SDK would ask again and again without a pause.
+		slice, done := context.WithCancel(w.s.draining)
+		timer := time.AfterFunc(longPoll, done)
 		// Why it ended is read again in one place for all; a Temporal that does not answer shows there as well.
 		_ = w.s.temporal.GetWorkflow(slice, j.id, j.runID).Get(slice, nil)
 		early := slice.Err() == nil
+		timer.Stop()
 		done()
 		now, err := w.s.freshJob(j.id, j.tenant)
 		if w.leave(j.runID, one, err == nil && now.ended() || err != nil && asError(err).Code == CodeNotFound) {

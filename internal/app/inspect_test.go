@@ -206,21 +206,21 @@ func filters(t *testing.T, d *double, ids map[string]string) {
 	require.NoError(t, err)
 	rows := regexp.MustCompile("(?m)^\\| ([^|]+) \\| `(WorkflowType[^`]+)` \\|").FindAllStringSubmatch(string(docs), -1)
 	want := map[string][]string{
-		"waiting or running":                        {"running", "child"},
-		"running on a pool":                         {"running"},
-		"no pool found yet":                         {"child"},
-		"out of memory, since a day":                {"failed"},
-		"failed, and it is the operator's":          {},
-		"of a tenant, failed":                       {"failed"},
-		"with a label":                              {"good", "failed", "retried", "running"},
-		"with one of two labels":                    {"good", "failed", "retried", "running"},
-		"longer than ten minutes":                   {"good", "failed", "canceled", "retried", "bob's", "born"}, // with another time, see below
-		"needed more than one attempt":              {"retried"},
-		"started by another workflow, as its child": {"born"},
-		"started by others, and not placed yet":     {"child"},
-		"ended by an operator or by Temporal":       {"bob's"},
-		"canceled, submitted within two times":      {"canceled"},
-		"used an input file":                        {"bob's"},
+		"waiting or running":                   {"running", "child"},
+		"running on a pool":                    {"running"},
+		"no pool found yet":                    {"child"},
+		"out of memory, since a day":           {"failed"},
+		"failed, and it is the operator's":     {},
+		"of a tenant, failed":                  {"failed"},
+		"with a label":                         {"good", "failed", "retried", "running"},
+		"with one of two labels":               {"good", "failed", "retried", "running"},
+		"longer than ten minutes":              {"good", "failed", "canceled", "retried", "bob's", "born"}, // with another time, see below
+		"needed more than one attempt":         {"retried"},
+		"children of other workflows":          {"born"},
+		"started by others, no pool found yet": {"child"},
+		"ended by an operator or by Temporal":  {"bob's"},
+		"canceled, submitted within two times": {"canceled"},
+		"used an input file":                   {"bob's"},
 	}
 	require.Len(t, rows, len(want))
 	for _, row := range rows {

@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
+	"google.golang.org/grpc"
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/config"
@@ -122,6 +123,7 @@ func (a *App) readNamespace(ctx context.Context, c client.Client) error {
 
 // connect dials until Temporal answers or ctx ends. A server that starts listens some seconds before it is well.
 func connect(ctx context.Context, options client.Options) (client.Client, error) {
+	options.ConnectionOptions.DialOptions = append(slices.Clone(options.ConnectionOptions.DialOptions), grpc.WithChainUnaryInterceptor(withoutOddHeaders))
 	c, err := backoff.Retry(ctx, func() (client.Client, error) {
 		c, err := client.DialContext(ctx, options)
 		var away *serviceerror.Unavailable

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -63,6 +64,18 @@ func (c *Config) check() error {
 	if c.PublicURL != "" && !isHTTP(c.PublicURL) {
 		return &Error{"COMFYD_PUBLIC_URL", c.PublicURL, "an address such as https://comfy.example.com"}
 	}
+	for _, o := range c.CORSOrigins {
+		if u, err := url.Parse(o); o != "*" && (err != nil || !isHTTP(o) || o != u.Scheme+"://"+u.Host) {
+			return &Error{"COMFYD_CORS_ORIGINS", o, "scheme and host, such as https://app.example.com, or several separated by commas; or *"}
+		}
+	}
+	for _, p := range c.TrustedProxies {
+		_, addrErr := netip.ParseAddr(p)
+		_, rangeErr := netip.ParsePrefix(p)
+		if addrErr != nil && rangeErr != nil {
+			return &Error{"COMFYD_TRUSTED_PROXIES", p, "an address such as 10.0.0.7, or a range such as 10.0.0.0/8, or several separated by commas"}
+		}
+	}
 	if err := c.checkTimes(); err != nil {
 		return err
 	}
@@ -83,6 +96,11 @@ func (c *Config) checkTelemetry() error {
 	for name, p := range map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": c.TracesProtocol, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": c.TracesOnlyProtocol} {
 		if p != "" && p != "grpc" && p != "http/protobuf" {
 			return &Error{name, p, "grpc or http/protobuf"}
+		}
+	}
+	for name, e := range map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": c.TracesEndpoint, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": c.TracesOnlyEndpoint} {
+		if e != "" && !isHTTP(e) {
+			return &Error{name, e, "an address such as http://127.0.0.1:4318, also for grpc"}
 		}
 	}
 	if !slices.Contains([]string{"", "otlp", "none"}, c.TracesExporter) {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -264,8 +265,11 @@ func (c *Config) secrets() error {
 	}
 	for kv := range strings.SplitSeq(keys, ",") {
 		tenant, secret, ok := strings.Cut(strings.TrimSpace(kv), ":")
-		if !ok || tenant == "" || len(secret) < 16 || strings.ContainsAny(tenant, "/\\ ") {
-			return &Error{"COMFYD_API_KEYS", "(hidden)", "tenant:secret, separated by commas, each secret 16 characters or more; or @file"}
+		if !ok || !tenantName.MatchString(tenant) || len(secret) < 16 {
+			return &Error{"COMFYD_API_KEYS", "(hidden)", "tenant:secret, separated by commas, each tenant up to 64 letters, digits, dots, dashes and underscores, not beginning with a dot, each secret 16 characters or more; or @file"}
+		}
+		if slices.ContainsFunc(c.Keys, func(k Key) bool { return k.Secret == secret && k.Tenant != tenant }) {
+			return &Error{"COMFYD_API_KEYS", "(hidden)", "a secret of its own for each tenant: " + tenant + " has that of another, and nobody could tell them apart"}
 		}
 		c.Keys = append(c.Keys, Key{Tenant: tenant, Secret: secret})
 	}

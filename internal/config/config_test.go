@@ -64,6 +64,10 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		"half a TLS":    {map[string]string{"COMFYD_TLS_CERT": "x.pem"}, []string{"COMFYD_TLS_CERT", "COMFYD_TLS_KEY"}},
 		"level":         {map[string]string{"COMFYD_LOG_LEVEL": "loud"}, []string{"COMFYD_LOG_LEVEL", "loud", "debug"}},
 		"format":        {map[string]string{"COMFYD_LOG_FORMAT": "xml"}, []string{"COMFYD_LOG_FORMAT", "xml", "json"}},
+		"receiver":      {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", "http://"}},
+		"origin":        {map[string]string{"COMFYD_CORS_ORIGINS": "*,app.example.com"}, []string{"COMFYD_CORS_ORIGINS", "app.example.com", "https://"}},
+		"origin's path": {map[string]string{"COMFYD_CORS_ORIGINS": "https://app.example.com/"}, []string{"COMFYD_CORS_ORIGINS", "app.example.com/", "https://"}},
+		"proxy":         {map[string]string{"COMFYD_TRUSTED_PROXIES": "10.0.0.0/8,proxy"}, []string{"COMFYD_TRUSTED_PROXIES", "proxy", "10.0.0.0/8"}},
 		"public url":    {map[string]string{"COMFYD_PUBLIC_URL": "comfy.example.com"}, []string{"COMFYD_PUBLIC_URL", "comfy.example.com", "https://"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -107,7 +111,7 @@ func TestKeysFromTheEnvironment(t *testing.T) {
 		require.NoError(t, c.secrets())
 		require.Equal(t, []Key{{"alice", "0123456789abcdef"}, {"bob", "fedcba9876543210"}}, c.Keys)
 	}
-	for _, bad := range []string{"alice", "alice:short", ":0123456789abcdef", "a/b:0123456789abcdef", "@" + file + ".gone"} {
+	for _, bad := range []string{"alice", "alice:short", ":0123456789abcdef", "a/b:0123456789abcdef", "zoë:0123456789abcdef", ".a:0123456789abcdef", "alice:0123456789abcdef,bob:0123456789abcdef", "@" + file + ".gone"} {
 		c, err := Parse(map[string]string{"COMFYD_DATA_DIR": t.TempDir(), "COMFYD_API_KEYS": bad})
 		require.NoError(t, err)
 		err = c.secrets()

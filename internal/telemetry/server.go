@@ -28,7 +28,7 @@ func Guard(h http.Handler, key string) http.Handler {
 		got := sha256.Sum256([]byte(strings.TrimSpace(secret)))
 		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="comfyd metrics"`)
-			http.Error(w, "COMFYD_METRICS_KEY is needed: Authorization: Bearer <key>", http.StatusUnauthorized)
+			http.Error(w, "A key is needed, as Authorization: Bearer <key>: that of COMFYD_METRICS_KEY, or where it is not set, the API's only key.", http.StatusUnauthorized)
 			return
 		}
 		h.ServeHTTP(w, r)

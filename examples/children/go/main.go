@@ -13,12 +13,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strconv"
 	"syscall"
 
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
 
 	"github.com/comfyd/comfyd/comfy"
@@ -44,7 +46,10 @@ func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return fmt.Errorf("say what to do: worker, pipeline, fan or nightly")
 	}
-	c, err := client.DialContext(ctx, client.Options{HostPort: env("TEMPORAL_ADDRESS", client.DefaultHostPort), Namespace: env("TEMPORAL_NAMESPACE", client.DefaultNamespace)})
+	c, err := client.DialContext(ctx, client.Options{
+		HostPort: env("TEMPORAL_ADDRESS", client.DefaultHostPort), Namespace: env("TEMPORAL_NAMESPACE", client.DefaultNamespace),
+		Logger: log.NewStructuredLogger(slog.New(slog.NewTextHandler(os.Stderr, nil))), // not to stdout, where the result goes
+	})
 	if err != nil {
 		return fmt.Errorf("connecting to Temporal: %w", err)
 	}
