@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,8 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/comfyd/comfyd/comfy"
 )
@@ -162,9 +165,30 @@ func (d *double) text(p *commonpb.Payload) (text string) {
 	return text
 }
 
+// bear runs a job as the child of another team's workflow.
+func bear(t *testing.T, c client.Client, id string) {
+	t.Helper()
+	w := worker.New(c, "parents", worker.Options{})
+	w.RegisterWorkflowWithOptions(func(ctx workflow.Context) error {
+		ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{WorkflowID: id, TaskQueue: comfy.TaskQueue})
+		return workflow.ExecuteChildWorkflow(ctx, comfy.WorkflowName, comfy.Request{
+			Workflow: json.RawMessage(`{"1":{"class_type":"PreviewAny","inputs":{"source":"a child"}}}`),
+		}).Get(ctx, nil)
+	}, workflow.RegisterOptions{Name: "Parent"})
+	require.NoError(t, w.Start())
+	defer w.Stop()
+	ctx, done := context.WithTimeout(t.Context(), time.Minute)
+	defer done()
+	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{TaskQueue: "parents"}, "Parent")
+	require.NoError(t, err)
+	require.NoError(t, run.Get(ctx, nil))
+}
+
 // filters tries each filter of the docs.
 func filters(t *testing.T, d *double, ids map[string]string) {
 	c := d.temporal()
+	ids["born"] = "born"
+	bear(t, c, "born")
 	gate := d.comfy.Hold("EmptyImage")
 	ids["running"] = d.submit(titled(104, "A running one"))
 	gate.Reached()
@@ -190,9 +214,9 @@ func filters(t *testing.T, d *double, ids map[string]string) {
 		"of a tenant, failed":                  {"failed"},
 		"with a label":                         {"good", "failed", "retried", "running"},
 		"with one of two labels":               {"good", "failed", "retried", "running"},
-		"longer than ten minutes":              {"good", "failed", "canceled", "retried", "bob's"}, // with another time, see below
+		"longer than ten minutes":              {"good", "failed", "canceled", "retried", "bob's", "born"}, // with another time, see below
 		"needed more than one attempt":         {"retried"},
-		"children of other workflows":          {}, // nobody's child is here: a client has started it
+		"children of other workflows":          {"born"},
 		"started by others, no pool found yet": {"child"},
 		"ended by an operator or by Temporal":  {"bob's"},
 		"canceled, submitted within two times": {"canceled"},
