@@ -90,7 +90,7 @@ func setUp(t *testing.T, c *cluster.Cluster) {
 			return err != nil && strings.Contains(said, "lacks comfyd's search attributes; add them once with `comfyd temporal setup`")
 		}, time.Minute, 100*time.Millisecond)
 	}
-	works("added: ComfyBackend", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=1d")
+	works("are added: ComfyAttempts, ComfyBackend", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=1d")
 	works("a retention of 24h0m0s; COMFYD_RETENTION is 72h0m0s (--update-retention", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
 	works("its retention is 72h0m0s now, and was 24h0m0s", append(setup, "--update-retention"), "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
 	works("namespace bare is there\n", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")
