@@ -47,7 +47,7 @@ if [ -z "${COMFYD_TEST_S3_SERVER:-}" ]; then
 fi
 export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES COMFYD_TEST_S3_SERVER
 
-program=${BENCH_COMFYD:-bin/comfyd}
+program=$(realpath -m "${BENCH_COMFYD:-bin/comfyd}") # each system runs in a folder of its own
 if [ -z "${BENCH_COMFYD:-}" ]; then
   say "building comfyd"
   make --no-print-directory -s build
