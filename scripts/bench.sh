@@ -47,7 +47,8 @@ if [ -z "${COMFYD_TEST_S3_SERVER:-}" ]; then
 fi
 export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES COMFYD_TEST_S3_SERVER
 
-program=$(realpath -m "${BENCH_COMFYD:-bin/comfyd}") # each system runs in a folder of its own
+program=${BENCH_COMFYD:-bin/comfyd}
+case $program in /*) ;; *) program=$PWD/$program ;; esac # each system runs in a folder of its own
 if [ -z "${BENCH_COMFYD:-}" ]; then
   say "building comfyd"
   make --no-print-directory -s build
