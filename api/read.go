@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 const (
@@ -229,15 +230,11 @@ func knownCode(code comfy.Code) bool {
 	return false
 }
 
-// submissionOf reads the start memo. Jobs that others start have none, and that of a child counts for nothing: its parent
-// may write there what it likes. One that cannot be read must not be taken for none: the job would be another tenant's.
+// submissionOf reads the start memo, which the jobs of the API have. One without a tenant is as good as none.
 func (s *Server) submissionOf(info *workflow.WorkflowExecutionInfo) (sub comfy.Submission, submitted bool, err error) {
-	payload, ok := info.GetMemo().GetFields()[comfy.MemoSubmission]
-	if !ok || info.GetParentExecution() != nil {
-		return sub, false, nil
-	}
-	if err := s.opts.Converter.FromPayload(payload, &sub); err != nil {
+	sub, submitted, err = visibility.Submission(info, s.opts.Converter)
+	if err != nil {
 		return sub, true, failf(CodeInternal, "The job cannot be read: this server lacks the key with which it is encrypted in Temporal, or another version has written it.").because(err)
 	}
-	return sub, sub.Tenant != "", nil
+	return sub, submitted && sub.Tenant != "", nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 // askTimeout bounds a question to Temporal about one job.
@@ -47,8 +48,8 @@ func closed(c client.Client) func(context.Context, activities.Execution) (bool, 
 }
 
 // owner asks Temporal whose job it is: the memo of one that came through the API says so. Nobody's are those that other
-// Temporal users have started, whatever a parent has written into their memo. A memo that cannot be read is an error: the
-// key of it may be missing here, and another worker may have it.
+// Temporal users have started. A memo that cannot be read is an error: the key of it may be missing here, and another worker
+// may have it.
 func owner(c client.Client, memos converter.DataConverter) func(context.Context, string) (string, bool, error) {
 	return func(ctx context.Context, id string) (string, bool, error) {
 		ctx, done := context.WithTimeout(ctx, askTimeout)
@@ -65,17 +66,10 @@ func owner(c client.Client, memos converter.DataConverter) func(context.Context,
 		if info.GetType().GetName() != comfy.WorkflowName {
 			return "", false, nil
 		}
-		memo, submitted := info.GetMemo().GetFields()[comfy.MemoSubmission]
-		if !submitted || info.GetParentExecution() != nil {
-			return "", true, nil
-		}
-		var sub comfy.Submission
-		if err := memos.FromPayload(memo, &sub); err != nil {
+		sub, submitted, err := visibility.Submission(info, memos)
+		if err != nil {
 			return "", false, fmt.Errorf("reading whose job %s is: %w", id, err)
 		}
-		if sub.Tenant == "" {
-			return "", false, nil // nobody can say whose it is
-		}
-		return sub.Tenant, true, nil
+		return sub.Tenant, !submitted || sub.Tenant != "", nil // without a tenant nobody can say whose it is
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/sirupsen/logrus"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
 	"github.com/comfyd/comfyd/comfy"
@@ -148,25 +147,17 @@ func (r *rescuer) lastPoll(ctx context.Context, queue string) (last time.Time, e
 // tell signals the open jobs of a pool.
 func (r *rescuer) tell(ctx context.Context, pool string) error {
 	query := visibility.Jobs() + " AND ExecutionStatus = 'Running' AND " + comfy.AttrBackend + " = " + visibility.Quote(pool)
-	var page []byte
 	told := 0
-	for {
-		list, err := r.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, NextPageToken: page})
+	for id, err := range visibility.Executions(ctx, r.client, query) {
 		if err != nil {
 			return fmt.Errorf("listing the jobs of the pool %s: %w", pool, err)
 		}
-		for _, e := range list.GetExecutions() {
-			id := e.GetExecution()
-			err := r.client.SignalWorkflow(ctx, id.GetWorkflowId(), id.GetRunId(), comfy.SignalPoolGone, pool)
-			var ended *serviceerror.NotFound
-			if err != nil && !errors.As(err, &ended) {
-				return fmt.Errorf("telling job %s that its pool is gone: %w", id.GetWorkflowId(), err)
-			}
-			told++
+		err = r.client.SignalWorkflow(ctx, id.GetWorkflowId(), id.GetRunId(), comfy.SignalPoolGone, pool)
+		var ended *serviceerror.NotFound
+		if err != nil && !errors.As(err, &ended) {
+			return fmt.Errorf("telling job %s that its pool is gone: %w", id.GetWorkflowId(), err)
 		}
-		if page = list.GetNextPageToken(); len(page) == 0 {
-			break
-		}
+		told++
 	}
 	if told > 0 {
 		r.log.WithFields(logrus.Fields{"pool": pool, "jobs": told}).Warn("no worker serves this pool any more; its jobs go elsewhere")

@@ -134,30 +134,23 @@ func (d Deployment) Move(ctx context.Context, from, to string) (moved int, err e
 	change := client.WorkflowExecutionOptionsChanges{VersioningOverride: &client.VersioningOverrideChange{
 		Value: &client.PinnedVersioningOverride{Version: worker.WorkerDeploymentVersion{DeploymentName: d.Name, BuildID: to}},
 	}}
-	var page []byte
-	for {
-		list, err := d.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: d.open(from), NextPageToken: page})
+	for id, err := range visibility.Executions(ctx, d.Client, d.open(from)) {
 		if err != nil {
 			return moved, fmt.Errorf("listing the open jobs of version %s: %w", from, err)
 		}
-		for _, e := range list.GetExecutions() {
-			id := e.GetExecution()
-			_, err := d.Client.UpdateWorkflowExecutionOptions(ctx, client.UpdateWorkflowExecutionOptionsRequest{
-				WorkflowId: id.GetWorkflowId(), RunId: id.GetRunId(), WorkflowExecutionOptionsChanges: change,
-			})
-			var ended *serviceerror.NotFound
-			if errors.As(err, &ended) {
-				continue
-			}
-			if err != nil {
-				return moved, fmt.Errorf("moving job %s to version %s: %w", id.GetWorkflowId(), to, err)
-			}
-			moved++
+		_, err = d.Client.UpdateWorkflowExecutionOptions(ctx, client.UpdateWorkflowExecutionOptionsRequest{
+			WorkflowId: id.GetWorkflowId(), RunId: id.GetRunId(), WorkflowExecutionOptionsChanges: change,
+		})
+		var ended *serviceerror.NotFound
+		if errors.As(err, &ended) {
+			continue
 		}
-		if page = list.GetNextPageToken(); len(page) == 0 {
-			return moved, nil
+		if err != nil {
+			return moved, fmt.Errorf("moving job %s to version %s: %w", id.GetWorkflowId(), to, err)
 		}
+		moved++
 	}
+	return moved, nil
 }
 
 func (d Deployment) handle() client.WorkerDeploymentHandle {

@@ -1,4 +1,5 @@
-// Package visibility writes queries for Temporal's lists of workflows: what comfyd asks about its jobs as a whole.
+// Package visibility writes queries for Temporal's lists of workflows, and reads what these say of a job: what comfyd asks
+// about its jobs as a whole.
 package visibility
 
 import (
