@@ -99,7 +99,7 @@ func replayCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "replay", Short: "Try the open and recent jobs of a cluster on this build, before a rollout", Long: replayHelp, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := config.ReadTemporal()
+			c, err := config.ReadTemporalPayloads()
 			if err != nil {
 				return err
 			}

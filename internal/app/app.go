@@ -101,7 +101,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if a.role != Serve && a.config.Embedded() {
 		return ErrNeedsTemporal
 	}
-	if err := a.openCodec(); err != nil {
+	if a.codec, err = newCodec(a.config); err != nil {
 		return err
 	}
 	if err := a.profiles(); err != nil {

@@ -6,17 +6,17 @@ import (
 
 	"github.com/comfyd/comfyd/api"
 	"github.com/comfyd/comfyd/internal/codec"
+	"github.com/comfyd/comfyd/internal/config"
 )
 
-// openCodec makes the codec of COMFYD_PAYLOAD_KEYS. Without keys there is one, too: it says what is wrong with a payload
+// newCodec makes the codec of COMFYD_PAYLOAD_KEYS. Without keys there is one, too: it says what is wrong with a payload
 // that it meets encrypted.
-func (a *App) openCodec() (err error) {
+func newCodec(c *config.Config) (*codec.Codec, error) {
 	var keys []codec.Key
-	for _, k := range a.config.Payload {
+	for _, k := range c.Payload {
 		keys = append(keys, codec.Key{ID: k.ID, Secret: k.Secret})
 	}
-	a.codec, err = codec.New(keys, a.config.PlainPayloads)
-	return err
+	return codec.New(keys, c.PlainPayloads)
 }
 
 // codecHandler lets the embedded Temporal UI decrypt; nil where there is nothing to.

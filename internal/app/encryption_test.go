@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	logtest "github.com/sirupsen/logrus/hooks/test"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
@@ -19,7 +21,9 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/app"
 	"github.com/comfyd/comfyd/internal/codec"
+	"github.com/comfyd/comfyd/internal/config"
 )
 
 const (
@@ -126,6 +130,33 @@ func TestEncryption(t *testing.T) {
 	d.finish(plain)
 	require.Contains(t, d.record(plain).text, "walrus")
 	require.Equal(t, 204, d.do("DELETE", "/jobs/"+newer, nil).code)
+}
+
+// TestReplayOfEncryptedJobs: `comfyd temporal replay` reads with the keys what lies in Temporal.
+func TestReplayOfEncryptedJobs(t *testing.T) {
+	keys := "a:" + keyA
+	d := onDouble(t, map[string]string{"COMFYD_PAYLOAD_KEYS": keys})
+	d.finish(d.submit(whispered(t, 127)))
+	d.comfy.FailNode("EmptyImage", "ValueError", "no walrus here")
+	d.finish(d.submit(whispered(t, 128)))
+	t.Setenv("TEMPORAL_ADDRESS", d.app.TemporalAddress)
+	t.Setenv("COMFYD_PAYLOAD_KEYS", keys)
+	c, err := config.ReadTemporalPayloads()
+	require.NoError(t, err)
+	replay := func() (said string, err error) {
+		var out strings.Builder
+		log, _ := logtest.NewNullLogger()
+		err = app.ReplayJobs(t.Context(), c, app.Replay{Query: "WorkflowType = '" + comfy.WorkflowName + "'", Out: &out, Log: log})
+		return out.String(), err
+	}
+	var said string
+	require.Eventually(t, func() bool {
+		said, err = replay()
+		return err == nil && strings.Contains(said, "2 of 2 histories")
+	}, 30*time.Second, 100*time.Millisecond, "%s", said)
+	c.Payload = nil
+	said, err = replay()
+	require.ErrorIs(t, err, app.ErrDiverges, said)
 }
 
 // TestAWorkerWithoutTheKey keeps a job waiting for one that has it.

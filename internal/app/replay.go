@@ -12,7 +12,6 @@ import (
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 
@@ -41,20 +40,19 @@ var ErrDiverges = errors.New("this build would not carry on as the jobs' histori
 // ReplayJobs replays the open and the recent jobs and sweeps of the cluster of TEMPORAL_ADDRESS on this build's code, each from
 // its history, and changes nothing there. It fails with ErrDiverges when one does not fit.
 func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
-	if c.Embedded() {
-		return ErrNoCluster
-	}
-	options, err := clusterOptions(c)
-	if err != nil {
-		return err
-	}
-	options.Logger = logs.Temporal(r.Log)
-	temporal, err := connect(ctx, options)
+	temporal, _, err := dial(ctx, c, r.Log)
 	if err != nil {
 		return err
 	}
 	defer temporal.Close()
-	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{DataConverter: options.DataConverter})
+	sealed, err := newCodec(c)
+	if err != nil {
+		return err
+	}
+	read := sealed.For(client.Options{})
+	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{
+		DataConverter: read.DataConverter, FailureConverter: read.FailureConverter,
+	})
 	if err != nil {
 		return fmt.Errorf("preparing the replay: %w", err)
 	}
@@ -62,26 +60,31 @@ func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 	silent := logrus.New() // each failure is told once, by us
 	silent.SetOutput(io.Discard)
 	ours := "WorkflowType IN (" + visibility.Quote(comfy.WorkflowName) + ", " + visibility.Quote(workflows.SweepName) + ")"
-	parts := []struct {
+	type part struct {
 		query string
 		limit int
-	}{{r.Query, r.Limit}}
+	}
+	parts := []part{{r.Query, r.Limit}}
 	if r.Query == "" {
-		parts = []struct {
-			query string
-			limit int
-		}{
+		parts = []part{
 			{ours + " AND ExecutionStatus = 'Running'", 0},
 			{ours + " AND CloseTime > " + visibility.Quote(time.Now().Add(-r.Recent).UTC().Format(time.RFC3339)), r.Limit},
 		}
 	}
 	good, bad := 0, 0
 	for _, part := range parts {
-		err := each(ctx, temporal, part.query, part.limit, func(e *common.WorkflowExecution) error {
+		n := 0
+		for e, err := range visibility.Executions(ctx, temporal, part.query) {
+			if err != nil {
+				return fmt.Errorf("listing the jobs (%s): %w", part.query, err)
+			}
+			if n++; part.limit > 0 && n > part.limit {
+				break
+			}
 			h, err := historyOf(ctx, temporal, e)
 			var gone *serviceerror.NotFound
 			if errors.As(err, &gone) {
-				return nil // since it was listed
+				continue // since it was listed
 			}
 			if err != nil {
 				return err
@@ -89,13 +92,9 @@ func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 			if err := replayer.ReplayWorkflowHistory(logs.Temporal(silent), h); err != nil {
 				bad++
 				fmt.Fprintf(r.Out, "%s (run %s): %v\n", e.GetWorkflowId(), e.GetRunId(), err)
-				return nil
+				continue
 			}
 			good++
-			return nil
-		})
-		if err != nil {
-			return err
 		}
 	}
 	fmt.Fprintf(r.Out, "%d of %d histories replay on this build\n", good, good+bad)
@@ -103,28 +102,6 @@ func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 		return ErrDiverges
 	}
 	return nil
-}
-
-// each calls f with the executions that a query lists, limit of them at most; 0 is all.
-func each(ctx context.Context, c client.Client, query string, limit int, f func(*common.WorkflowExecution) error) error {
-	var page []byte
-	for n := 0; ; {
-		list, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, NextPageToken: page})
-		if err != nil {
-			return fmt.Errorf("listing the jobs (%s): %w", query, err)
-		}
-		for _, e := range list.GetExecutions() {
-			if n++; limit > 0 && n > limit {
-				return nil
-			}
-			if err := f(e.GetExecution()); err != nil {
-				return err
-			}
-		}
-		if page = list.GetNextPageToken(); len(page) == 0 {
-			return nil
-		}
-	}
 }
 
 // historyOf reads a whole history.

@@ -153,6 +153,15 @@ func ReadTemporal() (*Config, error) {
 	return c, c.checkTimes()
 }
 
+// ReadTemporalPayloads is ReadTemporal for a command that reads what jobs are about, too: with COMFYD_PAYLOAD_KEYS.
+func ReadTemporalPayloads() (*Config, error) {
+	c, err := ReadTemporal()
+	if err != nil {
+		return nil, err
+	}
+	return c, c.payload()
+}
+
 func environment() map[string]string {
 	vars := map[string]string{}
 	for _, kv := range os.Environ() {
