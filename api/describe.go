@@ -11,9 +11,6 @@ import (
 	"github.com/comfyd/comfyd/internal/visibility"
 )
 
-// titleLabel is the label of a job that the Temporal UI calls it by.
-const titleLabel = "title"
-
 // Bounds of a job's details, in bytes. The Temporal UI puts them into an address, which proxies bound, too.
 const (
 	maxPromptShown = 500
@@ -23,7 +20,7 @@ const (
 
 // summary is what a person sees of the job at the top of its page in the Temporal UI.
 func summary(j *newJob, d comfy.Description) string {
-	if s := d.Summary(j.sub.metadata[titleLabel]); s != "" {
+	if s := d.Summary(j.sub.metadata[comfy.TitleLabel]); s != "" {
 		return s
 	}
 	return fmt.Sprintf("%d nodes", len(j.graph.Nodes))

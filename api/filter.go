@@ -76,16 +76,16 @@ func (f *filter) set(name, value string) (err error) {
 			return failf(CodeInvalidRequest, "code: %q is none of the codes with which jobs fail.", shorten(value))
 		}
 	case "backend":
-		if f.backend = value; value == "" || len(value) > maxMetadataPair {
+		if f.backend = value; value == "" || len(value) > comfy.MaxLabel {
 			return failf(CodeInvalidRequest, "backend must be the name of a pool.")
 		}
 	case "metadata":
 		key, _, ok := strings.Cut(value, "=")
-		if !ok || key == "" || len(value) > maxMetadataPair {
-			return failf(CodeInvalidRequest, "metadata must be key=value, at most %d bytes long.", maxMetadataPair)
+		if !ok || key == "" || len(value) > comfy.MaxLabel {
+			return failf(CodeInvalidRequest, "metadata must be key=value, at most %d bytes long.", comfy.MaxLabel)
 		}
-		if f.metadata = append(f.metadata, value); len(f.metadata) > maxMetadata {
-			return failf(CodeInvalidRequest, "metadata: more than %d labels; a job has no more.", maxMetadata)
+		if f.metadata = append(f.metadata, value); len(f.metadata) > comfy.MaxLabels {
+			return failf(CodeInvalidRequest, "metadata: more than %d labels; a job has no more.", comfy.MaxLabels)
 		}
 	case "since":
 		f.since, err = timeFilter(name, value)

@@ -8,7 +8,6 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"regexp"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -126,9 +125,6 @@ const (
 	minSigningKey    = 16
 )
 
-// names of tenants become part of keys in the store.
-var validTenant = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$`)
-
 // complete checks o and fills in what it leaves open.
 func (o *Options) complete() error {
 	switch {
@@ -140,7 +136,7 @@ func (o *Options) complete() error {
 		return fmt.Errorf("api: the signing key has %d bytes; at least %d are needed", len(o.SigningKey), minSigningKey)
 	}
 	for _, k := range o.Keys {
-		if !validTenant.MatchString(k.Tenant) {
+		if !comfy.ValidTenant(k.Tenant) {
 			return fmt.Errorf("api: tenant %q: use 1 to 64 letters, digits, dots, dashes and underscores, not beginning with a dot", k.Tenant)
 		}
 		if k.Secret == "" {
@@ -161,7 +157,7 @@ func (o *Options) complete() error {
 			return fmt.Errorf("api: CORS origin %q: use scheme and host such as https://app.example.com, or *", origin)
 		}
 	}
-	if o.DefaultTenant != "" && !validTenant.MatchString(o.DefaultTenant) {
+	if o.DefaultTenant != "" && !comfy.ValidTenant(o.DefaultTenant) {
 		return fmt.Errorf("api: default tenant %q: use 1 to 64 letters, digits, dots, dashes and underscores", o.DefaultTenant)
 	}
 	fill(&o.DefaultTenant, o.Keys[0].Tenant)
@@ -172,7 +168,7 @@ func (o *Options) complete() error {
 	}
 	fill(&o.StartTimeout, time.Hour)
 	fill(&o.RunTimeout, 30*time.Minute)
-	fill(&o.MaxRunTimeout, 24*time.Hour)
+	fill(&o.MaxRunTimeout, comfy.MaxTimeoutSeconds*time.Second)
 	fill(&o.MaxOpenJobs, 20_000)
 	fill(&o.MaxOpenJobsPerTenant, 10_000)
 	fill(&o.Retention, 7*24*time.Hour)

@@ -13,16 +13,10 @@ import (
 	"github.com/comfyd/comfyd/internal/visibility"
 )
 
-// Limits of a submission's parts.
+// Limits of a submission's parts, beside those that hold for every job: [comfy.MaxImages] and others.
 const (
-	// listSeparator stands between the values of a list in Temporal's SQL stores: a value that holds it would come back in parts.
-	listSeparator    = "♡"
-	maxFields        = 64 // of the body itself
-	maxImages        = 128
-	maxMetadata      = 16
+	maxFields        = 64      // of the body itself
 	maxMetadataBytes = 8 << 10 // of the field as it stands in the request
-	maxLabelBytes    = 2 << 10 // of all labels as JSON: Temporal's limit for one search attribute
-	maxMetadataPair  = 255     // "key=value": Temporal's limit for a keyword
 	maxExtraPNGInfo  = 1 << 20
 )
 
@@ -147,8 +141,8 @@ func (s *submission) decodeImages(dec *json.Decoder) error {
 		return failf(CodeInvalidRequest, `images must be a list: [{"name": "photo.png", "image": "<base64>"}].`)
 	}
 	for dec.More() {
-		if len(s.images) == maxImages {
-			return failf(CodeLimitExceeded, "images: more than %d files.", maxImages)
+		if len(s.images) == comfy.MaxImages {
+			return failf(CodeLimitExceeded, "images: more than %d files.", comfy.MaxImages)
 		}
 		var img imageField
 		if err := decodeValue(dec, fmt.Sprintf("images[%d]", len(s.images)), &img); err != nil {
@@ -173,26 +167,26 @@ func (s *submission) decodeMetadata(dec *json.Decoder) error {
 	if err := json.Unmarshal(raw, &s.metadata); err != nil {
 		return failf(CodeInvalidRequest, `metadata must be an object whose values are strings: {"customer": "42"}.`)
 	}
-	if len(s.metadata) > maxMetadata {
-		return failf(CodeLimitExceeded, "metadata has %d entries; at most %d are allowed.", len(s.metadata), maxMetadata)
+	if len(s.metadata) > comfy.MaxLabels {
+		return failf(CodeLimitExceeded, "metadata has %d entries; at most %d are allowed.", len(s.metadata), comfy.MaxLabels)
 	}
 	for k, v := range s.metadata {
 		if k == "" || strings.ContainsRune(k, '=') {
 			return failf(CodeInvalidRequest, "metadata: the key %q is empty or holds an equals sign.", k)
 		}
-		if strings.Contains(k+v, listSeparator) {
-			return failf(CodeInvalidRequest, "metadata: %q holds the character %s, with which Temporal's lists tell labels apart.", shorten(k), listSeparator)
+		if strings.Contains(k+v, comfy.LabelSeparator) {
+			return failf(CodeInvalidRequest, "metadata: %q holds the character %s, with which Temporal's lists tell labels apart.", shorten(k), comfy.LabelSeparator)
 		}
-		if n := len(k) + 1 + len(v); n > maxMetadataPair {
-			return failf(CodeLimitExceeded, "metadata: key and value of %q have %d bytes together; at most %d are allowed.", shorten(k), n-1, maxMetadataPair-1)
+		if n := len(k) + 1 + len(v); n > comfy.MaxLabel {
+			return failf(CodeLimitExceeded, "metadata: key and value of %q have %d bytes together; at most %d are allowed.", shorten(k), n-1, comfy.MaxLabel-1)
 		}
 	}
 	list, err := json.Marshal(visibility.Labels(s.metadata)) // as Temporal's SDK writes it
 	if err != nil {
 		return failf(CodeInternal, "metadata cannot be written.").because(err)
 	}
-	if len(list) > maxLabelBytes {
-		return failf(CodeLimitExceeded, `metadata: all labels, as the JSON list ["key=value"], have %d bytes; at most %d are allowed.`, len(list), maxLabelBytes)
+	if len(list) > comfy.MaxLabelBytes {
+		return failf(CodeLimitExceeded, `metadata: all labels, as the JSON list ["key=value"], have %d bytes; at most %d are allowed.`, len(list), comfy.MaxLabelBytes)
 	}
 	return nil
 }

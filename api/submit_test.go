@@ -80,7 +80,7 @@ func TestSubmitRefusesWithAReason(t *testing.T) {
 	h := newHarness(t)
 	with := func(fields string) string { return `{"workflow":` + graphJSON + `,` + fields + `}` }
 	png := `"image":"aGVsbG8="`
-	many := strings.Repeat(`{"name":"a","image":"b"},`, maxImages) + `{"name":"a","image":"b"}`
+	many := strings.Repeat(`{"name":"a","image":"b"},`, comfy.MaxImages) + `{"name":"a","image":"b"}`
 	var nine []string
 	for n := range 9 {
 		nine = append(nine, fmt.Sprintf(`"%d":"%s"`, n, strings.Repeat("x", 250)))

@@ -12,6 +12,9 @@ import (
 // (limit.userMetadataSummarySize), and encryption needs some of them.
 const MaxSummary = 240
 
+// TitleLabel is the label of a job whose value a [Description.Summary] begins with, in place of the prompt.
+const TitleLabel = "title"
+
 // Description is what a person wants to know of a graph at a glance. Its texts are the client's own: they may hold
 // anything, and [Literal] makes them fit for a page.
 type Description struct {

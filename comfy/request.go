@@ -15,12 +15,17 @@ const (
 	// MaxStartTimeoutSeconds is the longest wait before it.
 	MaxStartTimeoutSeconds = 7 * 24 * 60 * 60
 	maxRequest             = 1536 << 10 // Temporal refuses payloads above 2 MiB
-	maxImages              = 128
-	maxLabels              = 16
-	maxLabel               = 255     // "key=value": Temporal's limit for a keyword
-	maxLabelBytes          = 2 << 10 // of all labels as JSON: Temporal's limit for one search attribute
-	// labelSeparator stands between the values of a list in Temporal's SQL stores.
-	labelSeparator = "♡"
+	// MaxImages is how many files a job may name.
+	MaxImages = 128
+	// MaxLabels is how many entries its metadata may have, each a label "key=value" of [AttrMetadata].
+	MaxLabels = 16
+	// MaxLabel bounds a label, in bytes: Temporal's limit for a keyword.
+	MaxLabel = 255
+	// MaxLabelBytes bounds all labels as a JSON list: Temporal's limit for one search attribute.
+	MaxLabelBytes = 2 << 10
+	// LabelSeparator must not stand in a label. It stands between the values of a list in Temporal's SQL stores: a value that
+	// holds it would come back in parts.
+	LabelSeparator = "♡"
 )
 
 // tooLarge says what to do with a graph that Temporal would not carry.
@@ -38,8 +43,8 @@ func (r *Request) Check() error {
 		return fmt.Errorf("workflow has %d bytes, and at most %d travel through Temporal: %s", len(r.Workflow), MaxInlineWorkflow, tooLarge)
 	case size > maxRequest:
 		return fmt.Errorf("workflow and extra_pnginfo have %d bytes, and at most %d travel through Temporal: %s", size, maxRequest, tooLarge)
-	case len(r.Images) > maxImages:
-		return fmt.Errorf("images: %d files; at most %d are allowed", len(r.Images), maxImages)
+	case len(r.Images) > MaxImages:
+		return fmt.Errorf("images: %d files; at most %d are allowed", len(r.Images), MaxImages)
 	case r.TimeoutSeconds < 0 || r.TimeoutSeconds > MaxTimeoutSeconds:
 		return fmt.Errorf("timeout_seconds is %d; it must be from 1 to %d", r.TimeoutSeconds, MaxTimeoutSeconds)
 	case r.StartTimeoutSeconds < 0 || r.StartTimeoutSeconds > MaxStartTimeoutSeconds:
@@ -70,8 +75,8 @@ func (in *Input) check() error {
 }
 
 func (r *Request) checkLabels() error {
-	if len(r.Metadata) > maxLabels {
-		return fmt.Errorf("metadata has %d entries; at most %d are allowed", len(r.Metadata), maxLabels)
+	if len(r.Metadata) > MaxLabels {
+		return fmt.Errorf("metadata has %d entries; at most %d are allowed", len(r.Metadata), MaxLabels)
 	}
 	var keys []string
 	// They are sorted next, so their order does no harm in workflow code.
@@ -86,15 +91,15 @@ func (r *Request) checkLabels() error {
 		switch {
 		case k == "" || strings.Contains(k, "="):
 			return fmt.Errorf("metadata: the key %q is empty or holds an equals sign", k)
-		case strings.Contains(label, labelSeparator):
-			return fmt.Errorf("metadata: %q holds the character %s, with which Temporal's lists tell labels apart", k, labelSeparator)
-		case len(label) > maxLabel:
-			return fmt.Errorf("metadata: key and value of %q have %d bytes together; at most %d are allowed", k, len(label)-1, maxLabel-1)
+		case strings.Contains(label, LabelSeparator):
+			return fmt.Errorf("metadata: %q holds the character %s, with which Temporal's lists tell labels apart", k, LabelSeparator)
+		case len(label) > MaxLabel:
+			return fmt.Errorf("metadata: key and value of %q have %d bytes together; at most %d are allowed", k, len(label)-1, MaxLabel-1)
 		}
 		size += len(`"",`) + jsonSize(label)
 	}
-	if size > maxLabelBytes {
-		return fmt.Errorf(`metadata: all labels, as the JSON list ["key=value"], have more than %d bytes`, maxLabelBytes)
+	if size > MaxLabelBytes {
+		return fmt.Errorf(`metadata: all labels, as the JSON list ["key=value"], have more than %d bytes`, MaxLabelBytes)
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func aboutOf(ctx workflow.Context, req comfy.Request) string {
 	if err != nil {
 		return "" // the warm-up says what is wrong with it
 	}
-	return g.Describe().Summary(req.Metadata["title"])
+	return g.Describe().Summary(req.Metadata[comfy.TitleLabel])
 }
 
 // note keeps for the details why a submission was lost.

@@ -49,7 +49,7 @@ func (c *Config) check() error {
 			return &Error{n.name, strconv.Itoa(n.n), "1 or more: how many jobs may wait and run at once"}
 		}
 	}
-	if c.ChildTenant != "" && !tenantName.MatchString(c.ChildTenant) {
+	if c.ChildTenant != "" && !comfy.ValidTenant(c.ChildTenant) {
 		return &Error{"COMFYD_CHILD_TENANT", c.ChildTenant, "a tenant as in COMFYD_API_KEYS: up to 64 letters, digits, dots, dashes and underscores"}
 	}
 	if c.StoreURL == "" {
@@ -116,8 +116,8 @@ func (c *Config) checkTimes() error {
 		min, max time.Duration
 	}{
 		{"COMFYD_RETENTION", c.Retention, time.Hour, 365 * 24 * time.Hour},
-		{"COMFYD_START_TIMEOUT", c.StartTimeout, time.Second, 7 * 24 * time.Hour},
-		{"COMFYD_RUN_TIMEOUT", c.RunTimeout, time.Second, 24 * time.Hour},
+		{"COMFYD_START_TIMEOUT", c.StartTimeout, time.Second, comfy.MaxStartTimeoutSeconds * time.Second},
+		{"COMFYD_RUN_TIMEOUT", c.RunTimeout, time.Second, comfy.MaxTimeoutSeconds * time.Second},
 		{"COMFYD_STALL_TIMEOUT", c.StallTimeout, 5 * time.Second, 24 * time.Hour},
 		{"COMFYD_POOL_TIMEOUT", c.PoolTimeout, 5 * time.Second, 24 * time.Hour},
 	} {
@@ -153,7 +153,6 @@ var (
 	deploymentName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$`)
 	buildID        = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$`)
 	modalName      = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
-	tenantName     = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$`)
 )
 
 func (c *Config) checkModal() error {

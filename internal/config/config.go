@@ -16,6 +16,8 @@ import (
 
 	"github.com/caarlos0/env/v11"
 	"github.com/joho/godotenv"
+
+	"github.com/comfyd/comfyd/comfy"
 )
 
 // Config is what comfyd was told.
@@ -274,7 +276,7 @@ func (c *Config) secrets() error {
 	}
 	for kv := range strings.SplitSeq(keys, ",") {
 		tenant, secret, ok := strings.Cut(strings.TrimSpace(kv), ":")
-		if !ok || !tenantName.MatchString(tenant) || len(secret) < 16 {
+		if !ok || !comfy.ValidTenant(tenant) || len(secret) < 16 {
 			return &Error{"COMFYD_API_KEYS", "(hidden)", "tenant:secret, separated by commas, each tenant up to 64 letters, digits, dots, dashes and underscores, not beginning with a dot, each secret 16 characters or more; or @file"}
 		}
 		if slices.ContainsFunc(c.Keys, func(k Key) bool { return k.Secret == secret && k.Tenant != tenant }) {
