@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -14,25 +15,15 @@ const settleLook = 200 * time.Millisecond
 // drain is what a worker that stops means to do with its prompts. By default it lets go of them at once: each runs on,
 // and another worker follows it.
 type drain struct {
-	begun chan struct{} // closed: nothing new is placed here
-	letGo chan struct{} // closed: nothing is held any more
+	running atomic.Bool   // nothing new is placed here
+	letGo   chan struct{} // closed: nothing is held any more
+	release sync.Once     // closes it
 
 	mu    sync.Mutex
 	holds map[string]bool // the pools whose prompts are followed to their end
 }
 
-func newDrain() *drain {
-	return &drain{begun: make(chan struct{}), letGo: make(chan struct{}), holds: map[string]bool{}}
-}
-
-func (d *drain) running() bool {
-	select {
-	case <-d.begun:
-		return true
-	default:
-		return false
-	}
-}
+func newDrain() *drain { return &drain{letGo: make(chan struct{}), holds: map[string]bool{}} }
 
 func (d *drain) holding(pool string) bool {
 	d.mu.Lock()
@@ -49,22 +40,13 @@ func (a *Activities) Drain(pools ...string) {
 	for _, p := range pools {
 		d.holds[p] = true
 	}
-	if !d.running() {
-		close(d.begun)
-	}
+	d.running.Store(true)
 }
 
 // LetGo ends what Drain began: what still runs is left to others.
 func (a *Activities) LetGo() {
 	a.Drain()
-	d := a.drain
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	select {
-	case <-d.letGo:
-	default:
-		close(d.letGo)
-	}
+	a.drain.release.Do(func() { close(a.drain.letGo) })
 }
 
 // Settle waits until the outputs of every prompt that has ended here are collected and their jobs closed, or ctx ends.

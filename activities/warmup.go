@@ -154,7 +154,7 @@ func (a *Activities) place(ctx context.Context, job Job, p *backend.Prompt) (*Pl
 
 // placing are the backends on which this worker places jobs: none while it drains.
 func (a *Activities) placing() []backend.Backend {
-	if a.drain.running() {
+	if a.drain.running.Load() {
 		return nil
 	}
 	return a.o.Backends
@@ -183,7 +183,7 @@ func (a *Activities) elsewhere(ctx context.Context, job Job) *backend.Pool {
 	var avoided *backend.Pool
 	for _, p := range pools {
 		switch {
-		case !want.Fits(p) || a.backend(p.Name) != nil && !a.drain.running():
+		case !want.Fits(p) || a.backend(p.Name) != nil && !a.drain.running.Load():
 		case p.Name == job.Avoid:
 			avoided = &p
 		default:

@@ -66,7 +66,6 @@ type Options struct {
 type Worker struct {
 	workers    []worker.Worker
 	prompts    []prompts
-	log        logrus.FieldLogger
 	activities *activities.Activities
 	publisher  *catalog.Publisher
 	rescuer    *rescuer
@@ -90,7 +89,7 @@ func New(o Options) *Worker {
 		Closed:    closed(o.Client),
 		Owner:     owner(o.Client, o.Converter), ChildTenant: o.ChildTenant,
 	})
-	w := &Worker{activities: a, publisher: o.Publisher, fatal: o.Fatal, log: o.Log}
+	w := &Worker{activities: a, publisher: o.Publisher, fatal: o.Fatal}
 
 	jobs := w.add(o.Client, comfy.TaskQueue, worker.Options{
 		MaxConcurrentActivityExecutionSize: maxSteps, DeploymentOptions: o.Deployment.options(),

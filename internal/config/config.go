@@ -139,9 +139,7 @@ func Read() (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.MetricsKey, err = indirect("COMFYD_METRICS_KEY", c.MetricsKey); err == nil && c.MetricsKey != "" && len(c.MetricsKey) < 16 {
-		err = &Error{"COMFYD_METRICS_KEY", "(hidden)", "16 characters or more; or @file"}
-	}
+	c.MetricsKey, err = secret("COMFYD_METRICS_KEY", c.MetricsKey)
 	return c, err
 }
 
@@ -317,6 +315,15 @@ func indirect(name, value string) (string, error) {
 		return "", &Error{name, value, "@ and a file that is not empty"}
 	}
 	return held, nil
+}
+
+// secret reads a password that may be left out.
+func secret(name, value string) (string, error) {
+	held, err := indirect(name, value)
+	if err == nil && held != "" && len(held) < 16 {
+		err = &Error{name, "(hidden)", "16 characters or more; or @file"}
+	}
+	return held, err
 }
 
 // made is a secret of comfyd's own, kept in the data folder.

@@ -43,14 +43,12 @@ func (c *Config) payload() error {
 	if held != "" && len(c.Payload) == 0 {
 		return wrong
 	}
-	if c.Codec, err = indirect("COMFYD_CODEC_KEY", c.CodecKey); err != nil {
+	if c.Codec, err = secret("COMFYD_CODEC_KEY", c.CodecKey); err != nil {
 		return err
 	}
 	switch {
 	case c.Codec != "" && len(c.Payload) == 0:
 		return &Error{"COMFYD_PAYLOAD_KEYS", "", "COMFYD_CODEC_KEY is for decrypting with them"}
-	case c.Codec != "" && len(c.Codec) < 16:
-		return &Error{"COMFYD_CODEC_KEY", "(hidden)", "16 characters or more; or @file"}
 	case c.Codec == "" && len(c.CodecOrigins) > 0:
 		return &Error{"COMFYD_CODEC_KEY", "", "COMFYD_CODEC_ORIGINS needs it: pages from there may decrypt with it"}
 	}
