@@ -22,11 +22,17 @@ type program struct {
 	gone chan struct{}
 }
 
-// newProgram makes the folder. The environment is a bare one, so that nothing of the user's changes a figure.
+// newProgram makes the folder, in which the program runs, wherever argv[0] is from here. The environment is a bare one, so
+// that nothing of the user's changes a figure.
 func newProgram(dir string, argv []string, env ...string) (*program, error) {
+	file, err := filepath.Abs(argv[0])
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+	argv = append([]string{file}, argv[1:]...)
 	bare := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir()}
 	return &program{dir: dir, argv: argv, env: append(bare, env...)}, nil
 }
@@ -56,6 +62,21 @@ func (p *program) start(ctx context.Context, url string) (time.Duration, error) 
 		return 0, errors.Join(fmt.Errorf("%s: %w; it said:\n%s", filepath.Base(p.argv[0]), err, p.said()), p.stop())
 	}
 	return time.Since(began), nil
+}
+
+// startTwice runs it on an empty folder, and again on what that has left.
+func (p *program) startTwice(ctx context.Context, url string) (all []started, err error) {
+	for _, what := range []string{"empty data folder", "data folder of before"} {
+		if err := p.stop(); err != nil {
+			return nil, err
+		}
+		took, err := p.start(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, started{what, took})
+	}
+	return all, nil
 }
 
 // await asks url every few milliseconds until it answers 200.

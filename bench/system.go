@@ -83,16 +83,9 @@ func startComfyd(ctx context.Context, p programs, comfy *comfyui, dir string) (*
 	if err != nil {
 		return nil, err
 	}
-	s.stop = func() error { return run.stop() }
-	for _, what := range []string{"empty data folder", "data folder of before"} {
-		if err := s.stop(); err != nil {
-			return nil, err
-		}
-		took, err := run.start(ctx, "http://"+addresses[0]+"/readyz")
-		if err != nil {
-			return nil, err
-		}
-		s.starts = append(s.starts, started{what, took})
+	s.stop = run.stop
+	if s.starts, err = run.startTwice(ctx, "http://"+addresses[0]+"/readyz"); err != nil {
+		return nil, err
 	}
 	raw, err := os.ReadFile(filepath.Join(data, "api-key"))
 	s.key, s.processes = strings.TrimSpace(string(raw)), []process{{"comfyd", run.pid()}}
@@ -118,16 +111,9 @@ func startPeer(ctx context.Context, p programs, comfy *comfyui, dir string) (*sy
 	if err != nil {
 		return nil, err
 	}
-	s := &system{adapter: peer{}, addresses: address, stop: func() error { return run.stop() }}
-	for _, what := range []string{"empty data folder", "data folder of before"} {
-		if err := s.stop(); err != nil {
-			return nil, err
-		}
-		took, err := run.start(ctx, "http://"+address+"/api/v2/health")
-		if err != nil {
-			return nil, fmt.Errorf("comfy-api-proxy: %w", err)
-		}
-		s.starts = append(s.starts, started{what, took})
+	s := &system{adapter: peer{}, addresses: address, stop: run.stop}
+	if s.starts, err = run.startTwice(ctx, "http://"+address+"/api/v2/health"); err != nil {
+		return nil, fmt.Errorf("comfy-api-proxy: %w", err)
 	}
 	s.processes = []process{{"comfy-api-proxy", run.pid()}}
 	return s, nil

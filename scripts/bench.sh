@@ -48,7 +48,6 @@ fi
 export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES COMFYD_TEST_S3_SERVER
 
 program=${BENCH_COMFYD:-bin/comfyd}
-case $program in /*) ;; *) program=$PWD/$program ;; esac # each system runs in a folder of its own
 if [ -z "${BENCH_COMFYD:-}" ]; then
   say "building comfyd"
   make --no-print-directory -s build
