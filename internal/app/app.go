@@ -192,11 +192,20 @@ func (a *App) note(what string, err error) {
 	}
 }
 
+// listenOn takes the port that a setting names.
+func listenOn(setting, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s=%s: %w; stop what listens there, or choose another address", setting, address, err)
+	}
+	return l, nil
+}
+
 // listen takes the API's port first, so that a taken one is told at once.
 func (a *App) listen() error {
-	l, err := net.Listen("tcp", a.config.Listen)
+	l, err := listenOn("COMFYD_LISTEN", a.config.Listen)
 	if err != nil {
-		return fmt.Errorf("COMFYD_LISTEN=%s: %w; stop what listens there, or choose another address", a.config.Listen, err)
+		return err
 	}
 	if a.config.TLSCert != "" {
 		cert, err := tls.LoadX509KeyPair(a.config.TLSCert, a.config.TLSKey)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"slices"
 
@@ -55,9 +54,9 @@ func (a *App) serveMetrics() error {
 	if a.config.MetricsListen == "" {
 		return nil
 	}
-	l, err := net.Listen("tcp", a.config.MetricsListen)
+	l, err := listenOn("COMFYD_METRICS_LISTEN", a.config.MetricsListen)
 	if err != nil {
-		return fmt.Errorf("COMFYD_METRICS_LISTEN=%s: %w; stop what listens there, or choose another address", a.config.MetricsListen, err)
+		return err
 	}
 	a.metrics = l
 	s, served := a.telemetry.Server(a.config.MetricsKey), make(chan struct{})
@@ -121,17 +120,44 @@ func (a *App) sampleBackends(backends []backend.Backend) {
 // sampleJobs adds what Temporal, the store and the disks tell of all jobs. Every replica of the API says the same.
 func (a *App) sampleJobs(temporal client.Client, directory *catalog.Directory, s *api.Server) {
 	open := visibility.Jobs() + " AND ExecutionStatus = 'Running'"
+	served := telemetry.Remembered(directory.Served)
+	queues := telemetry.Remembered(func(ctx context.Context) (map[string]*taskqueue.TaskQueueStats, error) {
+		pools, err := served(ctx)
+		if err != nil {
+			return nil, err
+		}
+		stats := map[string]*taskqueue.TaskQueueStats{}
+		for pool := range pools {
+			d, err := temporal.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
+				Namespace: a.namespace, TaskQueue: &taskqueue.TaskQueue{Name: comfy.PromptTaskQueue(pool)},
+				TaskQueueType: enums.TASK_QUEUE_TYPE_ACTIVITY, ReportStats: true,
+			})
+			if err != nil {
+				return nil, err
+			}
+			stats[pool] = d.GetStats()
+		}
+		return stats, nil
+	})
 	a.telemetry.Sample(telemetry.Gauge{
 		Name: "comfyd_jobs_open", Help: "Jobs that wait or run, by the backend that they were placed on; empty before that.", Labels: []string{"backend"},
-		Ask: func(ctx context.Context) ([]telemetry.Sample, error) {
-			return perPool(ctx, directory, func(ctx context.Context, pool string) (float64, error) {
+		Ask: func(ctx context.Context) (all []telemetry.Sample, _ error) {
+			pools, err := served(ctx)
+			if err != nil {
+				return nil, err
+			}
+			for _, pool := range append([]string{""}, slices.Sorted(maps.Keys(pools))...) {
 				where := " AND " + comfy.AttrBackend + " IS NULL"
 				if pool != "" {
 					where = " AND " + comfy.AttrBackend + " = " + visibility.Quote(pool)
 				}
 				n, err := temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: a.namespace, Query: open + where})
-				return float64(n.GetCount()), err
-			}, "")
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, telemetry.Sample{Labels: []string{pool}, Value: float64(n.GetCount())})
+			}
+			return all, nil
 		},
 	})
 	for name, of := range map[string]func(*taskqueue.TaskQueueStats) float64{
@@ -140,23 +166,21 @@ func (a *App) sampleJobs(temporal client.Client, directory *catalog.Directory, s
 	} {
 		a.telemetry.Sample(telemetry.Gauge{
 			Name: name, Help: "Jobs that wait in Temporal for a slot of a backend, and for how long the first of them has.", Labels: []string{"backend"},
-			Ask: func(ctx context.Context) ([]telemetry.Sample, error) {
-				return perPool(ctx, directory, func(ctx context.Context, pool string) (float64, error) {
-					d, err := temporal.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
-						Namespace: a.namespace, TaskQueue: &taskqueue.TaskQueue{Name: comfy.PromptTaskQueue(pool)},
-						TaskQueueType: enums.TASK_QUEUE_TYPE_ACTIVITY, ReportStats: true,
-					})
-					return of(d.GetStats()), err
-				})
+			Ask: func(ctx context.Context) (all []telemetry.Sample, _ error) {
+				stats, err := queues(ctx)
+				for pool, one := range stats {
+					all = append(all, telemetry.Sample{Labels: []string{pool}, Value: of(one)})
+				}
+				return all, err
 			},
 		})
 	}
 	a.telemetry.Sample(telemetry.Gauge{
 		Name: "comfyd_backend_served", Help: "Whether a worker serves a backend that was served within the last day.", Labels: []string{"backend"},
 		Ask: func(ctx context.Context) (all []telemetry.Sample, _ error) {
-			pools, err := directory.Served(ctx)
-			for _, pool := range slices.Sorted(maps.Keys(pools)) {
-				all = append(all, telemetry.Sample{Labels: []string{pool}, Value: truth(pools[pool])})
+			pools, err := served(ctx)
+			for pool, is := range pools {
+				all = append(all, telemetry.Sample{Labels: []string{pool}, Value: truth(is)})
 			}
 			return all, err
 		},
@@ -185,23 +209,6 @@ func (a *App) sampleJobs(temporal client.Client, directory *catalog.Directory, s
 			return []telemetry.Sample{{Value: float64(a.config.MinFreeDisk)}}, nil
 		},
 	})
-}
-
-// perPool asks about each pool that was served within the last day, and about some more.
-func perPool(ctx context.Context, d *catalog.Directory, ask func(context.Context, string) (float64, error), more ...string) ([]telemetry.Sample, error) {
-	pools, err := d.Served(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var all []telemetry.Sample
-	for _, pool := range append(more, slices.Sorted(maps.Keys(pools))...) {
-		v, err := ask(ctx, pool)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, telemetry.Sample{Labels: []string{pool}, Value: v})
-	}
-	return all, nil
 }
 
 func truth(b bool) float64 {

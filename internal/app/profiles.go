@@ -3,8 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"runtime"
@@ -23,9 +21,9 @@ func (a *App) profiles() error {
 	if a.config.PprofListen == "" {
 		return nil
 	}
-	l, err := net.Listen("tcp", a.config.PprofListen)
+	l, err := listenOn("COMFYD_PPROF_LISTEN", a.config.PprofListen)
 	if err != nil {
-		return fmt.Errorf("COMFYD_PPROF_LISTEN=%s: %w; stop what listens there, or choose another address", a.config.PprofListen, err)
+		return err
 	}
 	runtime.SetBlockProfileRate(int(blockedFor))
 	runtime.SetMutexProfileFraction(mutexWaits)

@@ -31,18 +31,42 @@ type Gauge struct {
 
 // Sample registers a gauge.
 func (t *Telemetry) Sample(g Gauge) {
-	t.failedScrape.WithLabelValues(g.Name)
-	t.registry.MustRegister(&sampler{gauge: g, desc: prometheus.NewDesc(g.Name, g.Help, g.Labels, nil), failed: t.failedScrape})
+	failed := t.failedScrape.WithLabelValues(g.Name)
+	t.registry.MustRegister(&sampler{
+		desc: prometheus.NewDesc(g.Name, g.Help, g.Labels, nil),
+		ask: Remembered(func(ctx context.Context) ([]Sample, error) {
+			all, err := g.Ask(ctx)
+			if err != nil {
+				failed.Inc()
+			}
+			return all, err
+		}),
+	})
+}
+
+// Remembered asks a question, and gives the same answer, or the same error, to all who want to know within sampleAge: the
+// gauges of one scrape that rest on one question.
+func Remembered[T any](ask func(context.Context) (T, error)) func(context.Context) (T, error) {
+	var (
+		mu   sync.Mutex
+		at   time.Time
+		last T
+		err  error
+	)
+	return func(ctx context.Context) (T, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if at.IsZero() || time.Since(at) >= sampleAge {
+			last, err = ask(ctx)
+			at = time.Now()
+		}
+		return last, err
+	}
 }
 
 type sampler struct {
-	gauge  Gauge
-	desc   *prometheus.Desc
-	failed *prometheus.CounterVec
-
-	mu   sync.Mutex
-	at   time.Time
-	last []Sample
+	desc *prometheus.Desc
+	ask  func(context.Context) ([]Sample, error)
 }
 
 // Describe implements [prometheus.Collector].
@@ -50,24 +74,13 @@ func (s *sampler) Describe(to chan<- *prometheus.Desc) { to <- s.desc }
 
 // Collect implements [prometheus.Collector].
 func (s *sampler) Collect(to chan<- prometheus.Metric) {
-	for _, v := range s.now() {
-		to <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, v.Value, v.Labels...)
-	}
-}
-
-func (s *sampler) now() []Sample {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.at.IsZero() && time.Since(s.at) < sampleAge {
-		return s.last
-	}
 	ctx, done := context.WithTimeout(context.Background(), sampleTimeout)
 	defer done()
-	var err error
-	if s.last, err = s.gauge.Ask(ctx); err != nil {
-		s.failed.WithLabelValues(s.gauge.Name).Inc()
-		s.last = nil
+	all, err := s.ask(ctx)
+	if err != nil {
+		return
 	}
-	s.at = time.Now()
-	return s.last
+	for _, v := range all {
+		to <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, v.Value, v.Labels...)
+	}
 }

@@ -202,3 +202,17 @@ func TestGuard(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequest("GET", "/debug/pprof/", nil))
 	require.Equal(t, 404, w.Code)
 }
+
+// TestRemembered: the gauges of one scrape share one question, whatever its answer.
+func TestRemembered(t *testing.T) {
+	for _, failure := range []error{nil, errors.New("away")} {
+		asked := 0
+		ask := Remembered(func(context.Context) (int, error) { asked++; return 7, failure })
+		for range 3 {
+			n, err := ask(t.Context())
+			require.Equal(t, 7, n)
+			require.Equal(t, failure, err)
+		}
+		require.Equal(t, 1, asked)
+	}
+}
