@@ -67,6 +67,31 @@ func TestPromptOfAStoppingWorker(t *testing.T) {
 	}
 }
 
+// TestPromptThatWasNotSent: the next attempt is not left with a handle that leads nowhere.
+func TestPromptThatWasNotSent(t *testing.T) {
+	b := newBench(t)
+	stop := make(chan struct{})
+	b.env.SetWorkerStopChannel(stop)
+	var said []activities.Heartbeat
+	b.env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+		var h activities.Heartbeat
+		require.NoError(t, details.Get(&h))
+		said = append(said, h)
+	})
+	b.double.run = func(ctx context.Context, p *backend.Prompt, _ *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+		require.NoError(t, rec.Handle(ctx, handle(p)))
+		close(stop)
+		<-ctx.Done()
+		err := backend.Detached(ctx)
+		err.Unsent = true
+		return nil, err
+	}
+	_, final := failure(t, b.do(t, comfy.ActivityPrompt, promptInput(), nil))
+	require.False(t, final)
+	require.NotNil(t, said[0].Handle)
+	require.Nil(t, said[len(said)-1].Handle)
+}
+
 // TestWarmUpOfADrainingWorker: jobs are placed at pools that others serve, also where they are of the same name.
 func TestWarmUpOfADrainingWorker(t *testing.T) {
 	b := newBench(t)

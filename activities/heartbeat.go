@@ -87,6 +87,14 @@ func (r *recorder) handle() *backend.Handle {
 	return r.state.Handle
 }
 
+// forget takes the handle back, in the last word to the next attempt, too.
+func (r *recorder) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state.Handle = nil
+	activity.RecordHeartbeat(context.WithoutCancel(r.ctx), r.state)
+}
+
 // ran is for how long the prompt has been seen to run.
 func (r *recorder) ran() time.Duration {
 	r.mu.Lock()

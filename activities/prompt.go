@@ -96,6 +96,9 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 	// To the very end: stopping a prompt takes longer than the heartbeat timeout.
 	defer rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})()
 	out, err := a.carry(run, in.Job, b, p, rec)
+	if unsent(err) {
+		rec.forget() // or the next attempt would take the prompt for lost, and count it
+	}
 	if err == nil {
 		err = a.slim(run, out, in.Job.ID)
 	}
@@ -119,6 +122,12 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 		f.Again = true // an input could not be read: nothing has run yet
 	}
 	return nil, appError(f, err, temporal.ApplicationErrorOptions{NonRetryable: true})
+}
+
+// unsent tells whether the error of a run says that its prompt was never handed over.
+func unsent(err error) bool {
+	var be *backend.Error
+	return errors.As(err, &be) && be.Unsent
 }
 
 // carry runs the prompt, or goes on with the one that an earlier attempt has posted.

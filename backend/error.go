@@ -21,6 +21,8 @@ type Error struct {
 	Restarts int
 	// Final says that another submission would end the same, whatever the code means elsewhere.
 	Final bool
+	// Unsent says that the prompt was surely not handed over: its handle leads nowhere.
+	Unsent bool
 	// Cause is for the log.
 	Cause error
 }

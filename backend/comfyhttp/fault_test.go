@@ -393,6 +393,24 @@ func TestLeavingWhilePosting(t *testing.T) {
 	require.Equal(t, 1, f.s.Runs(p.ID))
 }
 
+// TestLeavingBeforePosting: a prompt whose post was not begun when the context ended says so.
+func TestLeavingBeforePosting(t *testing.T) {
+	f := setup(t, func(_ *Options, tm *timing) { tm.probe, tm.socketReady = time.Hour, time.Hour })
+	f.s.HoldHTTP()
+	ctx, leave := context.WithCancel(t.Context())
+	end := make(chan error, 1)
+	go func() {
+		_, err := f.b.Run(ctx, f.prompt(solid(1)), nil, f.rec)
+		end <- err
+	}()
+	f.s.Await("the handle", func() bool { return len(f.rec.Handles()) == 1 })
+	leave()
+	err := <-end
+	require.ErrorIs(t, err, context.Canceled)
+	require.True(t, errorOf(t, err, comfy.Internal).Unsent)
+	require.Empty(t, f.s.Posted())
+}
+
 func TestRecorderFails(t *testing.T) {
 	f := setup(t, nil)
 	f.rec.HandleErr = errors.New("no heartbeat")

@@ -124,10 +124,12 @@ func (r *run) listen(ctx context.Context) func() {
 	}
 }
 
-// left replaces the error of a call that failed because its context ended.
+// left replaces the error of a call that failed because its context ended, before the prompt was handed over.
 func (r *run) left(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return backend.Detached(ctx)
+		gone := backend.Detached(ctx)
+		gone.Unsent = true
+		return gone
 	}
 	var be *backend.Error
 	if errors.As(err, &be) {
