@@ -35,6 +35,7 @@ var arrows = map[string][]string{
 	"internal/removal":                 {"comfy", "internal/visibility"},
 	"internal/rollout":                 {"comfy", "internal/visibility"},
 	"internal/visibility":              {"comfy"},
+	"internal/outbound":                {},
 	"internal/disk":                    {},
 	"internal/codec":                   {},
 	"internal/logs":                    {},

@@ -3,6 +3,7 @@ module github.com/comfyd/comfyd
 go 1.26.8
 
 require (
+	code.dny.dev/ssrf v0.3.0
 	github.com/Azure/azure-sdk-for-go/sdk/azcore v1.23.1
 	github.com/agnivade/levenshtein v1.2.2
 	github.com/aws/aws-sdk-go-v2/service/s3 v1.111.0

@@ -24,6 +24,8 @@ type Config struct {
 	TLSKey         string   `env:"COMFYD_TLS_KEY"`
 	CORSOrigins    []string `env:"COMFYD_CORS_ORIGINS"`
 	BodyLimit      Size     `env:"COMFYD_BODY_LIMIT" envDefault:"100MiB"`
+	// PrivateNetworks may be called for inputs and webhooks that clients name, although they are not public.
+	PrivateNetworks Networks `env:"COMFYD_PRIVATE_NETWORKS"`
 
 	MaxOpenJobs          int  `env:"COMFYD_MAX_OPEN_JOBS" envDefault:"20000"`
 	MaxOpenJobsPerTenant int  `env:"COMFYD_MAX_OPEN_JOBS_PER_TENANT" envDefault:"10000"`

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"reflect"
@@ -58,6 +59,22 @@ func (p *Prices) UnmarshalText(text []byte) error {
 			return errors.New("US dollars a second for backends or GPUs, such as url=0.0002,L40S=0.000542")
 		}
 		(*p)[name] = n
+	}
+	return nil
+}
+
+// Networks are written as 10.0.0.0/8,fd00::/8.
+type Networks []netip.Prefix
+
+// UnmarshalText reads them.
+func (n *Networks) UnmarshalText(text []byte) error {
+	*n = nil
+	for entry := range strings.SplitSeq(string(text), ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(entry))
+		if err != nil {
+			return errors.New("networks, such as 10.0.0.0/8,fd00::/8")
+		}
+		*n = append(*n, p.Masked())
 	}
 	return nil
 }
