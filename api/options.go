@@ -18,6 +18,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/live"
 )
 
 // Temporal is what the API needs of Temporal; client.Client satisfies it.
@@ -104,6 +105,10 @@ type Options struct {
 	StartTimeout, RunTimeout, MaxRunTimeout time.Duration
 	// MaxOpenJobs and MaxOpenJobsPerTenant bound the jobs that wait or run; one more is refused. 0 means 20,000 and 10,000.
 	MaxOpenJobs, MaxOpenJobsPerTenant int
+	// MaxEventStreamsPerTenant bounds the event streams that a tenant may have open at this server; 0 means 1,000.
+	MaxEventStreamsPerTenant int
+	// Live has what workers say of prompts as they run; nil: Temporal's own view is all there is.
+	Live *live.Hub
 	// Space tells whether the disks that jobs and files are kept on have room: nil, or an error for a person, which names
 	// settings and no paths. Nil: nobody asks.
 	Space func(ctx context.Context) error
@@ -171,6 +176,7 @@ func (o *Options) complete() error {
 	fill(&o.MaxRunTimeout, comfy.MaxTimeoutSeconds*time.Second)
 	fill(&o.MaxOpenJobs, 20_000)
 	fill(&o.MaxOpenJobsPerTenant, 10_000)
+	fill(&o.MaxEventStreamsPerTenant, 1000)
 	fill(&o.Retention, 7*24*time.Hour)
 	return nil
 }

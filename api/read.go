@@ -36,6 +36,7 @@ type job struct {
 	submitted         bool  // through the API, rather than started as a child by others
 	unreadable        error // why its submission cannot be read
 	status            comfy.Status
+	live              string // where the worker says more of an open one; empty where it does not
 	body              []byte // the whole answer of a job that has ended, where it is kept
 }
 
@@ -142,7 +143,7 @@ func (s *Server) read(id string) (*job, error) {
 	case own = <-answer:
 	case <-patience.C:
 	}
-	s.merge(&j.status, own, described)
+	s.merge(j, own, described)
 	s.open.add(j, s.now())
 	return j, nil
 }

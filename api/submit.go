@@ -81,6 +81,7 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	return c.Status(http.StatusAccepted).JSON(accepted{
 		ID: j.id, Status: comfy.Running,
 		StatusURL: s.url(c, "/status/"+url.PathEscape(j.id)), CancelURL: s.url(c, "/cancel/"+url.PathEscape(j.id)),
+		EventsURL: s.eventsURL(s.base(c), j.tenant, j.id),
 	})
 }
 
@@ -90,6 +91,7 @@ type accepted struct {
 	Status    comfy.State `json:"status"`
 	StatusURL string      `json:"status_url"`
 	CancelURL string      `json:"cancel_url"`
+	EventsURL string      `json:"events_url"`
 }
 
 func (s *Server) readSubmission(c *fiber.Ctx) (*submission, error) {
@@ -236,10 +238,13 @@ func jobID(tenant, key string) string {
 	return uuid.NewSHA1(uuid.NewSHA1(jobNamespace, []byte(tenant)), []byte(key)).String()
 }
 
-// url makes an address that the client can use: under the public URL, or under the one that it used itself.
-func (s *Server) url(c *fiber.Ctx, path string) string {
+// url makes an address that the client can use.
+func (s *Server) url(c *fiber.Ctx, path string) string { return s.base(c) + path }
+
+// base is what the addresses begin with that the client can use: the public URL, or the one that it used itself.
+func (s *Server) base(c *fiber.Ctx) string {
 	if s.opts.PublicURL != "" {
-		return strings.TrimSuffix(s.opts.PublicURL, "/") + path
+		return strings.TrimSuffix(s.opts.PublicURL, "/")
 	}
-	return c.BaseURL() + path
+	return c.BaseURL()
 }
