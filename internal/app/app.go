@@ -23,6 +23,7 @@ import (
 	"github.com/comfyd/comfyd/internal/codec"
 	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/disk"
+	"github.com/comfyd/comfyd/internal/live"
 	"github.com/comfyd/comfyd/internal/telemetry"
 	"github.com/comfyd/comfyd/store"
 	"github.com/comfyd/comfyd/worker"
@@ -128,6 +129,10 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if err := a.own(ctx, blobs); err != nil {
 		return err
 	}
+	hub, err := a.openHub(ctx)
+	if err != nil {
+		return err
+	}
 	backends, err := a.backends(ctx)
 	if err != nil {
 		return err
@@ -141,7 +146,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	}
 	if a.role != API {
 		w := worker.New(worker.Options{
-			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
+			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Live: hub, Limits: limits, Log: a.log,
 			ChildTenant: a.config.Children(),
 			Converter:   a.codec.Converter(),
 			Sweep:       worker.SweepOptions{Namespace: a.namespace, Store: blobs},
@@ -158,7 +163,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		a.sampleBackends(backends)
 	}
 	if a.role != Worker {
-		return a.serve(temporal, blobs, directory, limits)
+		return a.serve(temporal, blobs, directory, hub, limits)
 	}
 	return nil
 }
@@ -219,7 +224,7 @@ func (a *App) listen() error {
 	return nil
 }
 
-func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *catalog.Directory, limits activities.Limits) error {
+func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *catalog.Directory, hub *live.Hub, limits activities.Limits) error {
 	var keys []api.Key
 	for _, k := range a.config.Keys {
 		keys = append(keys, api.Key{Tenant: k.Tenant, Secret: k.Secret})
@@ -231,6 +236,7 @@ func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *c
 		PublicURL: a.config.PublicURL, LinkURL: a.linkURL(), TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
 		Converter: a.codec.Converter(), CodecServer: a.codecServer(),
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
+		MaxEventStreamsPerTenant: a.config.MaxEventStreamsPerTenant, Live: hub,
 		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
 		Retention: a.retention, Version: a.version, Log: a.log,
 		Metrics: a.metricsOfAPI(), Observed: a.telemetry.Request, Tracer: a.tracerOfAPI(),
