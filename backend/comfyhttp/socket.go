@@ -35,6 +35,7 @@ type frame struct {
 	node string
 	data []byte
 	ext  string // ".png" or ".jpg"
+	own  bool   // it says that it is our prompt's
 }
 
 func (f frame) contentType() string {
@@ -187,7 +188,7 @@ func (k *socket) read(ctx context.Context, conn *websocket.Conn) (heard bool) {
 			f, ok := k.frame(data, executing)
 			e := event{kind: "frame", frame: f}
 			if ok && !k.wanted(f.node) { // a sampler's, one for each step: some of them are enough
-				e.kind, ok = "preview", time.Since(lastPreview) >= k.s.t.preview
+				e.kind, ok = "preview", f.own && time.Since(lastPreview) >= k.s.t.preview
 				if ok {
 					lastPreview = time.Now()
 				}
@@ -249,6 +250,7 @@ func (k *socket) parse(data []byte) (event, bool) {
 }
 
 // frame reads a binary message: an image that is an output where its node is wanted, and a sampler's preview otherwise.
+// One that does not say whose it is may be anybody's, and so is nobody's preview.
 func (k *socket) frame(data []byte, executing string) (frame, bool) {
 	if len(data) < 8 {
 		return frame{}, false
@@ -272,7 +274,7 @@ func (k *socket) frame(data []byte, executing string) (frame, bool) {
 		if json.Unmarshal(rest[:second], &meta) != nil || meta.PromptID != k.id {
 			return frame{}, false
 		}
-		f.node, f.data = meta.NodeID, rest[second:]
+		f.node, f.data, f.own = meta.NodeID, rest[second:], true
 		if strings.Contains(meta.Type, "jpeg") {
 			f.ext = ".jpg"
 		}

@@ -75,7 +75,10 @@ func (s *Source) URL() string {
 
 // Publish tells all who listen, and returns at once.
 func (s *Source) Publish(n News) {
-	if s == nil || n.Preview != nil && len(n.Preview.Data) > maxPreview {
+	if n.Preview != nil && len(n.Preview.Data) > maxPreview {
+		n.Preview = nil
+	}
+	if s == nil || n == (News{}) {
 		return
 	}
 	s.hub.mu.Lock()
