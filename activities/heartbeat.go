@@ -71,11 +71,16 @@ func (r *recorder) Handle(ctx context.Context, h backend.Handle) error {
 	return ctx.Err()
 }
 
-// Progress keeps the newest word for the next heartbeat, and tells those who listen right now.
+// Progress keeps the newest word for the next heartbeat, and tells those who listen right now. One who follows a prompt
+// that ran before does not hear what was done then: that stays done.
 func (r *recorder) Progress(u backend.Update) {
-	r.live.Publish(live.News{Update: &u})
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if before := r.state.Update; before != nil {
+		u.Progress.Value = max(u.Progress.Value, before.Progress.Value)
+		u.Progress.NodesDone = max(u.Progress.NodesDone, before.Progress.NodesDone)
+	}
+	r.live.Publish(live.News{Update: &u})
 	r.state.Update = &u
 	if u.Running && r.state.RunningSince.IsZero() {
 		r.state.RunningSince = r.now()
