@@ -40,6 +40,8 @@ type feed struct {
 
 	// The rest is the goroutine's own.
 	job     *job            // as Temporal knows it
+	looked  chan look       // what Temporal has been asked, while it is
+	more    bool            // it is to be asked once more
 	watch   *watch          // of its end; nil where too many are watched
 	word    *backend.Update // the worker's
 	until   time.Time       // when its last word counts no more; zero: it is there
@@ -49,6 +51,12 @@ type feed struct {
 	address string     // of the worker that is followed, or was last
 	lost    chan error // how following it has ended; nil: it is followed, or nobody was
 	again   time.Time  // not before then
+}
+
+// look is what a question to Temporal has brought.
+type look struct {
+	job *job
+	err error
 }
 
 // moment is what there is to be told.
@@ -94,8 +102,8 @@ func (f *feed) run() {
 	news := f.s.opts.Live.Subscribe(f.id)
 	defer news.Close()
 	defer f.unwatch()
-	look, tell := time.NewTimer(lookEvery), time.NewTimer(tellEvery)
-	defer look.Stop()
+	due, tell := time.NewTimer(lookEvery), time.NewTimer(tellEvery)
+	defer due.Stop()
 	defer tell.Stop()
 	for {
 		f.listen(ctx)
@@ -110,17 +118,17 @@ func (f *feed) run() {
 			return
 		case <-end:
 			f.unwatch()
-			if f.look(true) {
+			f.look(f.s.freshJob)
+		case <-due.C:
+			f.look(f.s.job)
+		case seen := <-f.looked:
+			if f.saw(seen) {
 				return
 			}
-		case <-look.C:
-			if f.look(false) {
-				return
-			}
-			look.Reset(lookEvery)
+			due.Reset(lookEvery)
 		case <-news.C:
 			if f.hear(news.Take()) {
-				look.Reset(lookSoon)
+				due.Reset(lookSoon)
 			}
 		case err := <-f.lost:
 			f.lost, f.again = nil, time.Now().Add(followAgain)
@@ -138,7 +146,7 @@ func (f *feed) run() {
 
 // listen watches for the end, and follows the worker where it is another process that says how.
 func (f *feed) listen(ctx context.Context) {
-	if f.watch == nil {
+	if f.watch == nil && f.looked == nil {
 		if f.watch = f.s.watches.of(f.job); f.watch != nil {
 			f.watch.waiting.Add(1)
 		}
@@ -159,25 +167,38 @@ func (f *feed) unwatch() {
 	}
 }
 
-// look asks Temporal, and tells whether that was the last of the job. While Temporal does not answer, those who listen
-// keep what they have.
-func (f *feed) look(fresh bool) (over bool) {
-	read := f.s.job
-	if fresh {
-		read = f.s.freshJob
+// look asks Temporal, beside what else there is to hear: it may take its time.
+func (f *feed) look(read func(id, tenant string) (*job, error)) {
+	if f.looked != nil {
+		f.more = true
+		return
 	}
-	j, err := read(f.id, f.tenant)
-	switch {
+	seen := make(chan look, 1)
+	f.looked = seen
+	f.s.background.Go(func() {
+		j, err := read(f.id, f.tenant)
+		seen <- look{j, err}
+	})
+}
+
+// saw takes what Temporal knows, and tells whether that was the last of the job. While Temporal does not answer, those
+// who listen keep what they have.
+func (f *feed) saw(seen look) (over bool) {
+	f.looked = nil
+	switch j, err := seen.job, seen.err; {
 	case err != nil && asError(err).Code == CodeNotFound, err == nil && j.runID != f.runID:
 		f.change(func(m *moment) { m.gone = true })
 		return true
-	case err != nil:
-		return false
-	case j.ended():
+	case err == nil && j.ended():
 		f.change(func(m *moment) { m.end = j })
 		return true
+	case err == nil:
+		f.job = j
 	}
-	f.job = j
+	if f.more {
+		f.more = false
+		f.look(f.s.freshJob)
+	}
 	return false
 }
 

@@ -167,3 +167,20 @@ func TestEventsAcrossProcesses(t *testing.T) {
 	require.Nil(t, stop)
 	require.EqualValues(t, 1, h.end.Attempts)
 }
+
+// TestEventsOfARealComfyUI: its own messages, as they come.
+func TestEventsOfARealComfyUI(t *testing.T) {
+	a := start(t, map[string]string{"COMFYUI_URLS": comfyURL(t)})
+	a.ready()
+	id := a.submit(map[string]any{"workflow": slow(t)})
+	steps := map[int]bool{}
+	h := a.hear(id, func(e client.Event) {
+		if e.Kind == client.EventStatus && e.Status.Progress != nil {
+			steps[e.Status.Progress.Step] = true
+		}
+	})
+	a.requireWhole(id, h)
+	require.Contains(t, h.phases, comfy.PhaseRunning)
+	require.Greater(t, len(steps), 3, "%v", h.values)
+	t.Logf("%d statuses, of them %d steps of the node that takes long", h.kinds[client.EventStatus], len(steps))
+}
