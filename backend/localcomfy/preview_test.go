@@ -65,7 +65,7 @@ func TestRealPreviews(t *testing.T) {
 		require.Equal(t, "4 image/jpeg", p.NodeID+" "+p.ContentType)
 		picture, err := jpeg.Decode(bytes.NewReader(p.Data))
 		require.NoError(t, err)
-		require.Equal(t, 8, picture.Bounds().Dx(), "a pixel of a preview is one of the latent image")
+		require.Equal(t, 512, picture.Bounds().Dx())
 	}
 	t.Logf("%d previews of 4 steps, the first of %d bytes", len(shown), len(shown[0].Data))
 }
