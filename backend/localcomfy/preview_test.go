@@ -37,7 +37,8 @@ const sampled = `{"1":{"class_type":"UNETLoader","inputs":{"unet_name":"random.s
 		"cfg":1,"sampler_name":"euler","scheduler":"normal","denoise":1}},
 	"5":{"class_type":"SaveLatent","inputs":{"samples":["4",0],"filename_prefix":"sampled"}}}`
 
-// TestRealPreviews: the real ComfyUI, as it is started here, sends what a sampler has so far.
+// TestRealPreviews: the real ComfyUI, as it is started here, sends what a sampler has so far. Each picture has 512 pixels a
+// side, however small the image is.
 func TestRealPreviews(t *testing.T) {
 	w := newReal(t)
 	models := t.TempDir()
