@@ -26,6 +26,9 @@ const (
 // ErrForbidden says that an address may not be called.
 var ErrForbidden = errors.New("only https addresses on the public internet may be called")
 
+// ErrRedirects says that redirects did not end.
+var ErrRedirects = fmt.Errorf("more than %d redirects", maxRedirects)
+
 // Caller calls what clients have named.
 type Caller struct {
 	allowed  []netip.Prefix
@@ -75,7 +78,7 @@ func (c *Caller) Client(follow bool) *http.Client {
 	if follow {
 		redirects = func(r *http.Request, via []*http.Request) error {
 			if len(via) > maxRedirects {
-				return fmt.Errorf("more than %d redirects", maxRedirects)
+				return ErrRedirects
 			}
 			return c.Check(r.URL.String())
 		}
