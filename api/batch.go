@@ -132,9 +132,11 @@ func (s *Server) readBatch(c *fiber.Ctx, b *batch) (err error) {
 // startBatch checks all jobs, starts them, and says how many may be there now. It reports true where all were there
 // already. A batch whose first job is there was accepted before: it is completed, whatever has changed since.
 func (s *Server) startBatch(b *batch) (replayed bool, sent int, err error) {
-	if b.request.Images, err = s.claimImages(b.tenant, b.sub.images); err != nil {
+	images, err := s.claimImages(b.tenant, b.sub.images)
+	if err != nil {
 		return false, 0, err
 	}
+	b.request = b.sub.request(images)
 	if b.digest, err = b.digestOf(); err != nil {
 		return false, 0, err
 	}
@@ -157,10 +159,7 @@ func (s *Server) startBatch(b *batch) (replayed bool, sent int, err error) {
 
 // digestOf tells one batch from another: everything of the request, files at a URL by that.
 func (b *batch) digestOf() (string, error) {
-	raw, err := json.Marshal([]any{
-		b.graph.Digest(), b.sub.batch.variations, b.sub.batch.seeds, b.request.Images, b.sub.timeoutSeconds, b.sub.priority, b.sub.backend,
-		b.sub.gpu, b.sub.metadata, b.sub.extraPNGInfo, b.sub.stripMetadata,
-	})
+	raw, err := json.Marshal([]any{b.request, b.graph.Digest(), b.sub.batch.variations, b.sub.batch.seeds})
 	if err != nil {
 		return "", fmt.Errorf("encode the batch: %w", err)
 	}
@@ -200,7 +199,7 @@ func (s *Server) checkBatch(b *batch) error {
 		if err != nil {
 			return err
 		}
-		if f := s.catalogs.Check(ctx, graph, inputNames(b.request.Images), backend.Want{Pool: b.sub.backend, GPU: b.sub.gpu}); f != nil {
+		if f := s.catalogs.Check(ctx, graph, inputNames(b.request.Images), backend.WantOf(&b.request)); f != nil {
 			f := *f
 			f.Message = b.ofJob(i, f.Message)
 			return refusal(&f)

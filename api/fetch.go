@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,7 +27,8 @@ const (
 	fetchTimeout = 50 * time.Second
 	// fetchSilence is how long a server may send nothing.
 	fetchSilence = 10 * time.Second
-	// fetchesAtOnce bounds this process's, fetchesOfOne those of one request.
+	// fetchesAtOnce bounds those of a tenant in this process, so that none keeps the others waiting; fetchesOfOne those of
+	// one request.
 	fetchesAtOnce = 16
 	fetchesOfOne  = 4
 	maxURL        = 4 << 10 // bytes
@@ -41,14 +43,26 @@ type fetcher struct {
 	agent            string
 	limit            int64 // bytes of all files of one request
 	timeout, silence time.Duration
-	slots            chan struct{}
+
+	mu    sync.Mutex
+	slots map[string]chan struct{} // by tenant
 }
 
 func newFetcher(o *Options) *fetcher {
 	return &fetcher{
 		caller: o.Outbound, client: o.Outbound.Client(true), agent: "comfyd/" + o.Version, limit: o.BodyLimit,
-		timeout: fetchTimeout, silence: fetchSilence, slots: make(chan struct{}, fetchesAtOnce),
+		timeout: fetchTimeout, silence: fetchSilence, slots: map[string]chan struct{}{},
 	}
+}
+
+// slot is held by the fetches of a tenant that are under way.
+func (f *fetcher) slot(tenant string) chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.slots[tenant] == nil {
+		f.slots[tenant] = make(chan struct{}, fetchesAtOnce)
+	}
+	return f.slots[tenant]
 }
 
 // url is the address at which the file is; empty where the field has its bytes, as base64 or as a data URI.
@@ -105,11 +119,12 @@ func (s *Server) fetchImages(tenant string, images []imageField, inputs []comfy.
 // reasons are told in words of our own.
 func (s *Server) fetchImage(ctx context.Context, tenant string, img imageField, room *budget) (comfy.Input, error) {
 	f := s.fetcher
+	slot := f.slot(tenant)
 	select {
-	case f.slots <- struct{}{}:
-		defer func() { <-f.slots }()
+	case slot <- struct{}{}:
+		defer func() { <-slot }()
 	case <-ctx.Done():
-		return comfy.Input{}, failf(CodeUnavailable, "The server is busy with fetching other files. Nothing was accepted; try again.")
+		return comfy.Input{}, failf(CodeUnavailable, "The server is busy with other files that you have named by URL. Nothing was accepted; try again.")
 	}
 	got := &fetched{fetcher: f, room: room, from: withoutQuery(img.url())}
 	reading, cancel := context.WithCancelCause(ctx)

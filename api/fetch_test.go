@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,14 +31,20 @@ func here(o *Options) {
 // source is a server with files. It counts who asks.
 type source struct {
 	*httptest.Server
-	asked atomic.Int64
-	hold  chan struct{}
+	asked   atomic.Int64
+	referer atomic.Int64
+	hold    chan struct{}
+	release func() // of those who are held
 }
 
 func newSource(t *testing.T) *source {
 	s := &source{hold: make(chan struct{})}
+	s.release = sync.OnceFunc(func() { close(s.hold) })
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asked.Add(1)
+		if r.Referer() != "" {
+			s.referer.Add(1)
+		}
 		switch r.URL.Path {
 		case "/picture":
 			_, _ = w.Write(picture(nil, 2, 2))
@@ -84,7 +91,7 @@ func newSource(t *testing.T) *source {
 		}
 	}))
 	t.Cleanup(s.Close)
-	t.Cleanup(func() { close(s.hold) })
+	t.Cleanup(s.release)
 	return s
 }
 
@@ -130,9 +137,34 @@ func TestSubmitFetchesImages(t *testing.T) {
 	}
 	require.NotContains(t, fmt.Sprint(run.request, run.options), s.URL, "no address stands in Temporal: it may hold a secret")
 
+	require.Zero(t, s.referer.Load(), "nor does the next host of a redirect learn it")
+
 	up := h.do("POST", "/inputs", `{"name":"a.png","image":"`+s.URL+`/picture"}`)
 	require.Equal(t, 201, up.status, "%s", up.raw)
 	require.Equal(t, run.request.Images[0].Ref, up.body["ref"])
+}
+
+// TestFetchesAtOnce: a tenant's are bounded, and no other tenant waits for them.
+func TestFetchesAtOnce(t *testing.T) {
+	h := newTunedHarness(t, func(s *Server) { s.fetcher.silence = time.Minute }, here)
+	s := newSource(t)
+	var slow []string
+	for range 2 * fetchesOfOne {
+		slow = append(slow, s.URL+"/silent")
+	}
+	var wg sync.WaitGroup
+	for range 2 * fetchesAtOnce / fetchesOfOne {
+		wg.Go(func() {
+			require.Equal(t, 422, h.submit(withImages(slow...)).status, "what came is empty")
+		})
+	}
+	require.Eventually(t, func() bool { return s.asked.Load() == fetchesAtOnce }, 10*time.Second, time.Millisecond)
+	other := h.submit(withImages(s.URL+"/picture"), "Authorization", "Bearer "+keyB)
+	require.Equal(t, 202, other.status, "%s", other.raw)
+	require.EqualValues(t, fetchesAtOnce+1, s.asked.Load())
+	s.release()
+	wg.Wait()
+	require.Len(t, h.temporal.runs, 1)
 }
 
 // TestFetchIdempotency: the address is what the request says, whatever is there by now.

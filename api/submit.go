@@ -203,19 +203,25 @@ func (s *Server) claimImages(tenant string, images []imageField) ([]comfy.Input,
 func (s *Server) claimGraph(j *newJob) error {
 	ctx, cancel := context.WithTimeout(s.life, storeTimeout)
 	defer cancel()
-	j.request = comfy.Request{
-		Workflow: j.graph.JSON(), Images: j.request.Images,
-		TimeoutSeconds: j.sub.timeoutSeconds, Priority: j.sub.priority, Backend: j.sub.backend, GPU: j.sub.gpu,
-		Metadata: j.sub.metadata, ExtraPNGInfo: j.sub.extraPNGInfo, StripMetadata: j.sub.stripMetadata,
+	j.request = j.sub.request(j.request.Images)
+	if len(j.graph.JSON()) <= claimCheck {
+		j.request.Workflow = j.graph.JSON()
+		return nil
 	}
-	if len(j.request.Workflow) > claimCheck {
-		blob, err := s.store.PutHashed(ctx, comfy.GraphPrefix(j.tenant), bytes.NewReader(j.request.Workflow))
-		if err != nil {
-			return storeError(err)
-		}
-		j.request.Workflow, j.request.WorkflowRef = nil, blob.Key
+	blob, err := s.store.PutHashed(ctx, comfy.GraphPrefix(j.tenant), bytes.NewReader(j.graph.JSON()))
+	if err != nil {
+		return storeError(err)
 	}
+	j.request.WorkflowRef = blob.Key
 	return nil
+}
+
+// request is the workflow's input without the graph.
+func (s *submission) request(images []comfy.Input) comfy.Request {
+	return comfy.Request{
+		Images: images, TimeoutSeconds: s.timeoutSeconds, Priority: s.priority, Backend: s.backend, GPU: s.gpu,
+		Metadata: s.metadata, ExtraPNGInfo: s.extraPNGInfo, StripMetadata: s.stripMetadata,
+	}
 }
 
 // digestOf tells one request from another. Graph and files stand in it by content, files at a URL by that: what is there

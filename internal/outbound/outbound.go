@@ -80,6 +80,7 @@ func (c *Caller) Client(follow bool) *http.Client {
 			if len(via) > maxRedirects {
 				return ErrRedirects
 			}
+			r.Header.Del("Referer") // the whole address before, whose query may be a signature
 			return c.Check(r.URL.String())
 		}
 	}
