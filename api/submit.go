@@ -165,11 +165,11 @@ func (s *Server) look(j *newJob, memo comfy.Submission) (replayed bool, err erro
 
 // launch starts the workflow. It reports true when the job was there already.
 func (s *Server) launch(j *newJob, memo comfy.Submission) (replayed bool, err error) {
-	// Not part of the digest: a repeated request is the same one after the setting has changed.
-	j.request.StartTimeoutSeconds = int(s.opts.StartTimeout / time.Second)
+	// Not part of the digest: a repeated request is the same one after the setting, or this program, has changed.
+	j.request.StartTimeoutSeconds, j.request.Revision = int(s.opts.StartTimeout/time.Second), comfy.Revision
 	ctx, cancel := context.WithTimeout(j.from.in(s.life), startTimeout)
 	defer cancel()
-	_, err = s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
+	run, err := s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
 	var already *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &already) {
 		found, err := s.replay(ctx, j.id, memo)
@@ -189,6 +189,7 @@ func (s *Server) launch(j *newJob, memo comfy.Submission) (replayed bool, err er
 		}
 		return false, e
 	}
+	s.started.add(&job{id: j.id, runID: run.GetRunID(), tenant: j.tenant, status: comfy.Status{State: comfy.Running}}, s.now())
 	return false, nil
 }
 
