@@ -61,4 +61,5 @@ func TestSubmitSeeds(t *testing.T) {
 	require.Equal(t, []string{"job-1", "job-2"}, sh.out.lines())
 	require.Equal(t, 2, sh.run("submit", path, "--seeds", "2", "--random-seed"))
 	require.Equal(t, 2, sh.run("submit", path, "--seeds", "-2"))
+	require.Len(t, s.Calls("POST /batch"), 2)
 }
