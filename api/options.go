@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,6 +56,9 @@ type Catalogs interface {
 	// Check returns why no eligible backend would run g, and nil where one would or where nobody knows. inputs are the
 	// names of the files that come with the job.
 	Check(ctx context.Context, g *comfy.Graph, inputs []string, w backend.Want) *comfy.Failure
+	// Convert turns the editor's save format into a graph in API format. Its error is a [*comfy.GraphError] where that
+	// cannot be done, and a [*comfy.Failure] where nobody knows the nodes.
+	Convert(ctx context.Context, file []byte, w backend.Want) (json.RawMessage, error)
 	// Alive returns nil when at least one backend is alive.
 	Alive(ctx context.Context) error
 }

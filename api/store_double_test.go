@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -182,9 +183,10 @@ func (pattern) Read(p []byte) (int, error) {
 }
 
 type fakeCatalogs struct {
-	refuse atomic.Pointer[comfy.Failure]
-	dead   error
-	panics bool
+	converted func(file []byte) (json.RawMessage, error)
+	refuse    atomic.Pointer[comfy.Failure]
+	dead      error
+	panics    bool
 }
 
 func (f *fakeCatalogs) Check(context.Context, *comfy.Graph, []string, backend.Want) *comfy.Failure {
@@ -192,6 +194,13 @@ func (f *fakeCatalogs) Check(context.Context, *comfy.Graph, []string, backend.Wa
 		panic("secret detail")
 	}
 	return f.refuse.Load()
+}
+
+func (f *fakeCatalogs) Convert(_ context.Context, file []byte, _ backend.Want) (json.RawMessage, error) {
+	if f.converted == nil {
+		return nil, &comfy.Failure{Code: comfy.BackendUnavailable, Message: "no backend has told yet which nodes it has"}
+	}
+	return f.converted(file)
 }
 
 func (f *fakeCatalogs) Alive(context.Context) error { return f.dead }

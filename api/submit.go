@@ -59,14 +59,13 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	graph, err := comfy.ParseGraph(sub.workflow)
-	if err != nil {
-		return graphError(err)
+	j := &newJob{id: id, tenant: tenant, key: key, sub: sub, from: about(c)}
+	if err := j.readWorkflow(); err != nil {
+		return err
 	}
 	if err := sub.check(int(s.opts.MaxRunTimeout / time.Second)); err != nil {
 		return err
 	}
-	j := &newJob{id: id, tenant: tenant, key: key, graph: graph, sub: sub, from: about(c)}
 	if leave, err = s.admit(tenant, key, id); err != nil {
 		return err
 	}
@@ -108,6 +107,7 @@ type newJob struct {
 	from            *request
 	sub             *submission
 	graph           *comfy.Graph
+	saved           []byte // the editor's save format instead, until it has been converted
 	request         comfy.Request
 	// sent says that Temporal was asked to start it, and has not refused.
 	sent bool
@@ -121,7 +121,7 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if err := s.claim(j); err != nil {
 		return false, err
 	}
-	digest, err := digestOf(&j.request)
+	digest, err := j.digest()
 	if err != nil {
 		return false, err
 	}
@@ -135,6 +135,9 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 		if found, err := s.replay(ctx, j.id, memo); found || err != nil {
 			return found, err
 		}
+	}
+	if err := s.convert(ctx, j); err != nil {
+		return false, err
 	}
 	if f := s.catalogs.Check(ctx, j.graph, inputNames(j.request.Images), backend.WantOf(&j.request)); f != nil {
 		return false, refusal(f)
@@ -171,17 +174,25 @@ func (s *Server) claim(j *newJob) error {
 		return err
 	}
 	j.request = comfy.Request{
-		Workflow: j.graph.JSON(), Images: images,
+		Images:         images,
 		TimeoutSeconds: j.sub.timeoutSeconds, Priority: j.sub.priority, Backend: j.sub.backend, GPU: j.sub.gpu,
 		Metadata: j.sub.metadata, ExtraPNGInfo: j.sub.extraPNGInfo, StripMetadata: j.sub.stripMetadata,
 	}
-	if len(j.request.Workflow) > claimCheck {
-		blob, err := s.store.PutHashed(ctx, comfy.GraphPrefix(j.tenant), bytes.NewReader(j.request.Workflow))
-		if err != nil {
-			return storeError(err)
-		}
-		j.request.Workflow, j.request.WorkflowRef = nil, blob.Key
+	if j.graph == nil {
+		return nil
 	}
+	return s.claimGraph(ctx, j)
+}
+
+func (s *Server) claimGraph(ctx context.Context, j *newJob) error {
+	if j.request.Workflow = j.graph.JSON(); len(j.request.Workflow) <= claimCheck {
+		return nil
+	}
+	blob, err := s.store.PutHashed(ctx, comfy.GraphPrefix(j.tenant), bytes.NewReader(j.request.Workflow))
+	if err != nil {
+		return storeError(err)
+	}
+	j.request.Workflow, j.request.WorkflowRef = nil, blob.Key
 	return nil
 }
 
