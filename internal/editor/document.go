@@ -27,7 +27,9 @@ type canvas struct {
 	nodes   []*node
 	byID    map[string]*node
 	links   map[string]link
-	inputs  []port // of a subgraph
+	leaving map[string][]string // the links that begin at a node
+	setters map[string][]*node  // SetNodes by the name that they give
+	inputs  []port              // of a subgraph
 	outputs []port
 }
 
@@ -107,6 +109,7 @@ func (d *document) define(in fields) error {
 
 func (g *canvas) read(f fields) error {
 	g.byID, g.links = map[string]*node{}, map[string]link{}
+	g.leaving, g.setters = map[string][]string{}, map[string][]*node{}
 	for i, raw := range list(f["nodes"]) {
 		n := readNode(object(raw))
 		if n.id == "" || n.kind == "" {
@@ -116,6 +119,9 @@ func (g *canvas) read(f fields) error {
 			return fmt.Errorf("the node ID %q stands twice", clip(n.id))
 		}
 		g.nodes, g.byID[n.id] = append(g.nodes, n), n
+		if n.kind == setNode {
+			g.setters[n.first()] = append(g.setters[n.first()], n)
+		}
 	}
 	links := list(f["links"])
 	if byID := object(f["links"]); len(byID) > 0 { // schema 1 has them in an object in some files
@@ -126,6 +132,7 @@ func (g *canvas) read(f fields) error {
 	for _, raw := range links {
 		if id, l, ok := readLink(raw); ok {
 			g.links[id] = l
+			g.leaving[l.from] = append(g.leaving[l.from], id)
 		}
 	}
 	return nil
@@ -162,6 +169,14 @@ func readNode(f fields) *node {
 		}
 	}
 	return n
+}
+
+// first is the first of a node's values, of one of the editor's own nodes.
+func (n *node) first() string {
+	if values := list(n.values); len(values) > 0 {
+		return word(values[0])
+	}
+	return ""
 }
 
 // renamed are classes of ComfyUI's that have another name now; the editor replaces them when it opens a file.

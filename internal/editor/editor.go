@@ -17,7 +17,9 @@ import (
 // Bounds of a conversion, beside those of the graph that comes out. They keep a hostile file cheap.
 const (
 	maxNesting = 32        // subgraphs in one another
-	maxSteps   = 2_000_000 // nodes that links are followed through, in all
+	maxSteps   = 2_000_000 // what is looked at in all: inputs, nodes on the way of a link, values by their length
+	maxTrail   = 100_000   // places that one link leads through
+	maxGraph   = 64 << 20  // bytes that come out
 	maxLookups = 20        // names of classes for which near ones are looked up
 )
 
@@ -93,6 +95,14 @@ func (c *converter) over(format string, args ...any) {
 		Errors: []comfy.InputError{{Type: "cannot_convert", Message: fmt.Sprintf(format, args...)}}}
 }
 
+// spend counts work, and says whether to go on.
+func (c *converter) spend(steps int) bool {
+	if c.steps += steps; c.steps > maxSteps {
+		c.over("The workflow is too large to be converted.")
+	}
+	return !c.stop()
+}
+
 // stop says whether a bound has been exceeded, so that nothing more is worth doing.
 func (c *converter) stop() bool { _, over := c.faults[comfy.WholeGraph]; return over }
 
@@ -119,6 +129,10 @@ func (c *converter) graph(root *scope) json.RawMessage {
 			fmt.Fprintf(&b, "%s:%s", quote(p.name), p.value)
 		}
 		fmt.Fprintf(&b, `},"_meta":{"title":%s}}`, quote(in.title()))
+		if b.Len() > maxGraph {
+			c.over("The graph would have more than %d bytes.", maxGraph)
+			return nil
+		}
 	}
 	b.WriteByte('}')
 	return b.Bytes()
@@ -132,16 +146,17 @@ type pair struct {
 
 // inputs are a node's widgets' values, and over them what its links lead to.
 func (c *converter) inputs(in *instance) []pair {
-	pairs := slices.Clone(in.values)
+	pairs, at := slices.Clone(in.values), map[string]int{}
 	set := func(name string, value json.RawMessage) {
-		if i := slices.IndexFunc(pairs, func(p pair) bool { return p.name == name }); i >= 0 {
-			pairs[i].value = value
-			return
+		i, ok := at[name]
+		if !ok {
+			i, at[name] = len(pairs), len(pairs)
+			pairs = append(pairs, pair{name: name})
 		}
-		pairs = append(pairs, pair{name, value})
+		pairs[i].value = value
 	}
-	for i := range pairs {
-		pairs[i].value = wrap(c.prompted(in, pairs[i]))
+	for i, p := range pairs {
+		at[p.name], pairs[i].value = i, wrap(c.prompted(in, p))
 	}
 	for i, slot := range in.inputs {
 		from, ok := c.follow(in, i)

@@ -71,7 +71,7 @@ func (c *converter) expand(g *canvas, host *instance) *scope {
 		if len(c.all) >= comfy.MaxNodes {
 			c.over("The workflow has more than %d nodes, those in subgraphs counted each time that they are used.", comfy.MaxNodes)
 		}
-		if c.stop() {
+		if !c.spend(1 + len(n.inputs) + len(n.values)/32) {
 			return s
 		}
 		in := &instance{id: prefix + n.id, node: n, in: s}
@@ -115,22 +115,21 @@ func (c *converter) place(in *instance) {
 // placeHost places a node that stands for a subgraph, with what is inside. One that is switched off is not looked into.
 func (c *converter) placeHost(in *instance, g *canvas) {
 	in.inside = &scope{canvas: g, host: in}
-	for _, p := range g.inputs {
-		s := slot{name: p.name, kind: p.kind}
-		for _, saved := range in.node.inputs {
-			if saved.name == p.name {
-				s.link = saved.link
-			}
-		}
-		in.inputs = append(in.inputs, s)
+	if !c.spend(len(g.inputs)) {
+		return
 	}
-	for i, p := range g.inputs {
-		for _, q := range g.inputs[:i] {
-			if p.name == q.name {
-				c.fail(in, "the subgraph has two inputs that are called %q: rename one", clip(p.name))
-				return
-			}
+	links := map[string]string{}
+	for _, s := range in.node.inputs {
+		links[s.name] = s.link
+	}
+	have := map[string]bool{}
+	for _, p := range g.inputs {
+		if have[p.name] {
+			c.fail(in, "the subgraph has two inputs that are called %q: rename one", clip(p.name))
+			return
 		}
+		have[p.name] = true
+		in.inputs = append(in.inputs, slot{name: p.name, kind: p.kind, link: links[p.name]})
 	}
 	if in.in.host != nil || in.active() { // inside subgraphs the editor looks into those that are off, too
 		in.inside = c.expand(g, in)

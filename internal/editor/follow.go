@@ -13,7 +13,7 @@ type source struct {
 	value json.RawMessage
 }
 
-// place is an input or an output that was passed, to find circles.
+// passed is an input or an output that a link led through, to find circles.
 type passed struct {
 	in     *instance
 	slot   int
@@ -42,12 +42,13 @@ func (t *trail) fail(format string, args ...any) (source, bool) {
 	return source{}, false
 }
 
-// pass notes a place, and says whether to go on.
+// pass notes where the link has led, and says whether to go on.
 func (t *trail) pass(p passed) bool {
-	if t.c.steps++; t.c.steps > maxSteps {
-		t.c.over("The workflow's links lead through too many nodes.")
+	if !t.c.spend(1) {
+		return false
 	}
-	if t.c.stop() {
+	if len(t.seen) >= maxTrail {
+		t.fail("it leads through more than %d places", maxTrail)
 		return false
 	}
 	if t.seen[p] {
@@ -87,7 +88,13 @@ func (t *trail) input(in *instance, i int, kind string) (source, bool) {
 
 // output finds what gives a node's output its value.
 func (t *trail) output(in *instance, i int, kind string) (source, bool) {
-	if !t.pass(passed{in, i, true}) || in.node.mode == modeMuted {
+	if !t.pass(passed{in, i, true}) {
+		return source{}, false
+	}
+	if in.node.mode == modeMuted {
+		if in.class == nil && in.inside == nil && len(in.inputs) > 0 && in.inputs[0].link != "" {
+			return t.fail("the %s %s is muted, and versions of the editor differ in what that means. Delete it, or switch it on", clip(in.node.kind), in.id)
+		}
 		return source{}, false
 	}
 	if in.node.mode == modeBypass {
@@ -187,24 +194,10 @@ func virtual(kind string) bool {
 
 // set finds the SetNode that a GetNode names.
 func (t *trail) set(get *instance, kind string) (source, bool) {
-	name := func(n *node) string {
-		if values := list(n.values); len(values) > 0 {
-			return word(values[0])
-		}
-		return ""
+	name := get.node.first()
+	found := get.in.canvas.setters[name]
+	if name == "" || len(found) != 1 || len(found[0].inputs) == 0 {
+		return t.fail("GetNode %s asks for %q, which %d SetNodes beside it give", get.id, clip(name), len(found))
 	}
-	var found *instance
-	for _, n := range get.in.canvas.nodes {
-		if n.kind != setNode || name(n) != name(get.node) || name(n) == "" {
-			continue
-		}
-		if found != nil {
-			return t.fail("two SetNodes are called %q", clip(name(n)))
-		}
-		found = get.in.byID[n.id]
-	}
-	if found == nil || len(found.inputs) == 0 {
-		return t.fail("there is no SetNode %q beside the GetNode %s", clip(name(get.node)), get.id)
-	}
-	return t.input(found, 0, kind)
+	return t.input(get.in.byID[found[0].id], 0, kind)
 }

@@ -20,18 +20,13 @@ func (c *converter) setPrimitive(in *instance) {
 		c.fail(in, "its property \"Run widget replace on values\" is on: switch it off, or give the value itself")
 		return
 	}
-	for _, out := range in.node.outputs[:min(len(in.node.outputs), 1)] {
-		_ = out
-		for _, to := range in.in.canvas.nodes {
-			target := in.in.byID[to.id]
-			if target == nil || c.stop() {
-				continue
-			}
-			for _, s := range target.inputs {
-				if l, ok := in.in.canvas.links[s.link]; ok && s.link != "" && l.from == in.node.id {
-					c.give(in, target, s, values[0])
-				}
-			}
+	for _, id := range in.in.canvas.leaving[in.node.id] {
+		to := in.in.byID[in.in.canvas.links[id].to]
+		if to == nil || !c.spend(len(to.inputs)) {
+			continue
+		}
+		if i := slices.IndexFunc(to.inputs, func(s slot) bool { return s.link == id }); i >= 0 {
+			c.give(in, to, to.inputs[i], values[0])
 		}
 	}
 }

@@ -13,7 +13,7 @@ func (c *converter) promote(host *instance) {
 	host.promoted = make([]json.RawMessage, len(inside.canvas.inputs))
 	var shown []int
 	for i, p := range inside.canvas.inputs {
-		if value, ok := inside.shows(p); ok {
+		if value, ok := c.shows(inside, p); ok {
 			host.promoted[i] = value
 			shown = append(shown, i)
 		}
@@ -77,11 +77,11 @@ func (in *instance) set(i int, value json.RawMessage) {
 
 // shows finds the widget that a subgraph's input stands for: that of the first node on which one of its links ends in a
 // widget.
-func (s *scope) shows(p port) (json.RawMessage, bool) {
+func (c *converter) shows(s *scope, p port) (json.RawMessage, bool) {
 	for _, id := range p.links {
 		l, ok := s.canvas.links[id]
 		in := s.byID[l.to]
-		if !ok || in == nil {
+		if !ok || in == nil || !c.spend(1+len(in.inputs)) {
 			continue
 		}
 		k := slices.IndexFunc(in.inputs, func(s slot) bool { return s.link == id })

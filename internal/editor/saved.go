@@ -85,22 +85,26 @@ func (c *converter) valuesByName(in *instance, saved fields) (pairs []pair, know
 
 // compare holds the values against the names of the widgets that newer files have among the inputs.
 func (c *converter) compare(in *instance, pairs []pair) {
-	var saved []string
+	have := map[string]bool{"upload": in.class.uploads}
+	for _, p := range pairs {
+		have[p.name] = true
+	}
+	var strange []slot
+	saved := 0
 	for _, s := range in.node.inputs {
 		if s.widget {
-			saved = append(saved, s.name)
+			saved++
+		}
+		if s.widget && !have[s.name] {
+			strange = append(strange, s)
 		}
 	}
-	for _, name := range saved {
-		if !slices.ContainsFunc(pairs, func(p pair) bool { return p.name == name }) && (len(saved) == len(pairs) || in.linked(name)) &&
-			!(in.class.uploads && name == "upload") {
-			c.fail(in, "the file has a widget %q, which ComfyUI does not have for this class: the file is from another version of it. Open it in the editor, check the node and save again", clip(name))
+	for _, s := range strange {
+		if saved == len(pairs) || s.link != "" {
+			c.fail(in, "the file has a widget %q, which ComfyUI does not have for this class: the file is from another version of it. Open it in the editor, check the node and save again", clip(s.name))
+			return
 		}
 	}
-}
-
-func (in *instance) linked(name string) bool {
-	return slices.ContainsFunc(in.node.inputs, func(s slot) bool { return s.name == name && s.link != "" })
 }
 
 // same compares two JSON values.

@@ -121,6 +121,7 @@ var pattern = regexp.MustCompile(`%([^%]+)%`)
 
 // replaceTexts resolves %date:yyyy-MM-dd% and %Node.widget% in names of files.
 func (c *converter) replaceTexts() {
+	var shown []func()
 	for _, in := range c.all {
 		if !in.runs() || !slices.Contains(savers, in.class.Name) || c.stop() {
 			continue
@@ -130,10 +131,13 @@ func (c *converter) replaceTexts() {
 				continue
 			}
 			text := word(p.value)
-			if shown := pattern.ReplaceAllStringFunc(text, func(match string) string { return c.replacement(in, match) }); shown != text {
-				in.values[i].value = json.RawMessage(quote(shown))
+			if now := pattern.ReplaceAllStringFunc(text, func(match string) string { return c.replacement(in, match) }); now != text {
+				shown = append(shown, func() { in.values[i].value = json.RawMessage(quote(now)) })
 			}
 		}
+	}
+	for _, set := range shown { // at last: a name may quote another one
+		set()
 	}
 }
 
@@ -143,30 +147,31 @@ var unfit = regexp.MustCompile(`[/?<>\\:*|"\x00-\x1F\x7F]`)
 func (c *converter) replacement(in *instance, match string) string {
 	text := match[1 : len(match)-1]
 	name, widget, dotted := strings.Cut(text, ".")
+	if !c.spend(len(c.all)) {
+		return match
+	}
 	if !dotted || strings.Contains(widget, ".") {
 		if layout, ok := strings.CutPrefix(name, "date:"); ok && !dotted {
 			return date(layout, c.options.Now)
 		}
 		return match
 	}
-	nodes := c.find(func(in *instance) bool { return in.node.alias == name })
+	nodes := c.find(func(in *instance) bool { return in.alias() == name })
 	if len(nodes) == 0 {
 		nodes = c.find(func(in *instance) bool { return in.title() == name })
 	}
 	if len(nodes) == 0 {
 		return match
 	}
-	var value json.RawMessage
-	for k, n := range nodes {
-		i := slices.IndexFunc(n.values, func(p pair) bool { return p.name == widget })
-		switch {
-		case i < 0 && len(nodes) == 1:
-			return match
-		case i < 0 || k > 0 && !same(value, n.values[i].value):
-			c.fail(in, "%s in its filename_prefix fits several nodes: give them titles of their own", clip(match))
+	value, ok := nodes[0].value(widget)
+	for _, n := range nodes { // the editor takes the first; inside subgraphs its order is not that of the file
+		if v, has := n.value(widget); n.inside != nil || n.in.host != nil && (has != ok || !same(v, value)) {
+			c.fail(in, "%s in its filename_prefix may mean several nodes: give them titles of their own", clip(match))
 			return match
 		}
-		value = n.values[i].value
+	}
+	if !ok {
+		return match
 	}
 	if len(value) > 0 && (value[0] == '[' || value[0] == '{') {
 		c.fail(in, "%s in its filename_prefix is no text and no number", clip(match))
@@ -179,6 +184,22 @@ func (c *converter) replacement(in *instance, match string) string {
 		}
 	}
 	return unfit.ReplaceAllString(shown, "_")
+}
+
+// alias is the name by which file names call a node before its title; it was saved with the node, or is its class.
+func (in *instance) alias() string {
+	if in.node.alias == "" && in.class != nil && !slices.Contains(savers, in.class.Name) {
+		return in.class.Name
+	}
+	return in.node.alias
+}
+
+func (in *instance) value(widget string) (json.RawMessage, bool) {
+	i := slices.IndexFunc(in.values, func(p pair) bool { return p.name == widget })
+	if i < 0 {
+		return nil, false
+	}
+	return in.values[i].value, true
 }
 
 // find lists the nodes that file names may mean.
