@@ -81,10 +81,8 @@ func (c *converter) fail(in *instance, format string, args ...any) {
 	}
 	f := c.faults[in.id]
 	f.ClassType, f.DependentOutputs = clip(in.node.kind), []string{}
-	why := fmt.Sprintf(format, args...)
 	f.Errors = append(f.Errors, comfy.InputError{
-		Type: "cannot_convert", Details: why,
-		Message: fmt.Sprintf("Node %s (%s): %s", in.id, in.name(), why),
+		Type: "cannot_convert", Message: fmt.Sprintf("Node %s (%s): %s", clip(in.id), in.name(), fmt.Sprintf(format, args...)),
 	})
 	c.faults[in.id] = f
 }

@@ -103,7 +103,7 @@ func quoted(s string) string {
 // TestBounds: files that would keep the server busy are refused, and soon.
 func TestBounds(t *testing.T) {
 	var chain, links strings.Builder
-	for i := range 30_000 {
+	for i := range 20_100 {
 		fmt.Fprintf(&chain, `,{"id":%d,"type":"Reroute","inputs":[{"type":"*","link":%d}]}`, 10+i, 10+i)
 		fmt.Fprintf(&links, `,[%d,%d,0,%d,0,"*"]`, 10+i, 11+i, 10+i)
 	}
@@ -122,9 +122,9 @@ func TestBounds(t *testing.T) {
 	tall := func(b *strings.Builder) string {
 		return saved("/*more*/", `,{"id":7,"type":"s0"}`, "/*top*/", `,"definitions":{"subgraphs":[`+b.String()+`{"id":"end","nodes":[]}]}`)
 	}
-	large := `{"id":"s0","nodes":[{"id":1,"type":"PreviewAny","widgets_values":["` + strings.Repeat("x", 1<<20) + `"]}]},`
+	large := `{"id":"s0","nodes":[{"id":1,"type":"PreviewAny","widgets_values":["` + strings.Repeat("x", 1<<18) + `"]}]},`
 	var many strings.Builder
-	for i := range 80 {
+	for i := range 300 {
 		fmt.Fprintf(&many, `,{"id":%d,"type":"s0"}`, 10+i)
 	}
 	for name, file := range map[string]string{
