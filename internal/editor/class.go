@@ -44,13 +44,16 @@ type branch struct {
 var (
 	valueKinds = []string{"INT", "FLOAT", "BOOLEAN", "STRING", "COMBO", "COLOR", dynamicCombo}
 	// editorKinds take their value from something that the editor shows: a camera, a scene, a drawing.
-	editorKinds = []string{"WEBCAM", "AUDIO_RECORD", "LOAD_3D", "LOAD_3D_ADVANCED", "LOAD_3D_ANIMATION", "IMAGECOMPARE", "CHART",
+	editorKinds = []string{"WEBCAM", "AUDIO_RECORD", "LOAD_3D", "LOAD_3D_ADVANCED", "LOAD_3D_ANIMATION", "CHART",
 		"GALLERIA", "MARKDOWN", "TEXTAREA", "BOUNDING_BOX", "BOUNDING_BOXES", "PAINTER", "COMPOSITOR", "CURVE", "RANGE", "VIDEO_EDIT",
-		"RESOLUTION_PREVIEW", "LIGHT_INFO_PREVIEW", "COLORS", "CAMERA_INFO_STATE", "CAMERA_ANGLE_VIEW", "COMFY_BRANCH_INPUT_NAMES",
+		"LIGHT_INFO_PREVIEW", "COLORS", "CAMERA_INFO_STATE", "CAMERA_ANGLE_VIEW", "COMFY_BRANCH_INPUT_NAMES",
 		"COMFY_BRANCH_SELECTOR", "COMFY_DYNAMICGROUP_V3"}
 )
 
-const dynamicCombo = "COMFY_DYNAMICCOMBO_V3"
+const (
+	dynamicCombo = "COMFY_DYNAMICCOMBO_V3"
+	imageCompare = "IMAGECOMPARE" // shows two pictures; the editor sends the same value always, and saves none
+)
 
 // isWidget says whether the editor makes a widget for the input.
 func (in *input) isWidget() bool { return !in.force && slices.Contains(valueKinds, in.kind) }

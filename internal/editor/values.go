@@ -46,6 +46,9 @@ func (c *converter) values(in *instance) (pairs []pair, known []*input) {
 				i = &own
 			}
 			known = append(known, i)
+			if i.kind == imageCompare {
+				pairs = append(pairs, pair{i.name, json.RawMessage(`{"__value__":{"0":"","1":""}}`)})
+			}
 			if !i.isWidget() || fault != "" {
 				continue
 			}
