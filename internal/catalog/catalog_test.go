@@ -95,15 +95,23 @@ func (e entry) uploads(t testing.TB) (names []string) {
 	return names
 }
 
-// verdict is what comfyd says of a workflow before it is run.
-func verdict(c *Catalog, workflow []byte, inputs []string) string {
-	g, err := comfy.ParseGraph(workflow)
+// converted is a workflow in API format, also where the corpus has it as the editor saves it.
+func converted(c *Catalog, workflow []byte) ([]byte, error) {
+	_, err := comfy.ParseGraph(workflow)
 	var other *comfy.GraphError
 	if errors.As(err, &other) && other.File != nil {
-		if workflow, err = editor.Convert(other.File, c, editor.Options{}); err == nil {
-			g, err = comfy.ParseGraph(workflow)
-		}
+		return editor.Convert(other.File, c, editor.Options{Pick: func(int) int { return 0 }})
 	}
+	return workflow, nil
+}
+
+// verdict is what comfyd says of a workflow before it is run.
+func verdict(c *Catalog, workflow []byte, inputs []string) string {
+	workflow, err := converted(c, workflow)
+	if err != nil {
+		return err.Error()
+	}
+	g, err := comfy.ParseGraph(workflow)
 	if err != nil {
 		return err.Error()
 	}
