@@ -58,6 +58,13 @@ func TestDirectoryConverts(t *testing.T) {
 	require.NoError(t, err, "the node has been installed since")
 	require.Equal(t, 1, asked)
 
+	publish(t, m, p, &pool{is: backend.Pool{Name: "local-x", Kind: "local"}, servers: []backend.Server{{Name: "c", Healthy: true, Catalog: nodes("SaveOnlyHere"), CatalogAt: now}}})
+	only := []byte(strings.ReplaceAll(savedImage, "SaveImage", "SaveOnlyHere"))
+	_, err = catalog.NewDirectory(m, nil).Convert(t.Context(), only, backend.Want{})
+	require.NoError(t, err)
+	_, err = catalog.NewDirectory(m, nil).Convert(t.Context(), only, backend.Want{Pool: "url"})
+	require.ErrorAs(t, err, &refused, "not with what another pool has")
+
 	m.down = errors.New("the store is away")
 	_, err = catalog.NewDirectory(m, nil).Convert(t.Context(), []byte(savedImage), backend.Want{})
 	require.ErrorAs(t, err, &unknown)
