@@ -55,13 +55,14 @@ func (s *Server) convert(ctx context.Context, j *newJob) error {
 	if j.graph, err = comfy.ParseGraph(raw); err != nil {
 		return graphError(err)
 	}
+	if err := s.claimGraph(j); err != nil {
+		return err
+	}
 	if j.request.ExtraPNGInfo, err = j.embedded(); err != nil {
 		return err
 	}
-	if _, err := digestOf(&j.request); err != nil { // for its bound
-		return err
-	}
-	return s.claimGraph(ctx, j)
+	_, err = digestOf(&j.request) // for its bound
+	return err
 }
 
 // embedded is extra_pnginfo with the saved workflow, unless the client has given one of its own or wants none.
