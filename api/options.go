@@ -58,6 +58,9 @@ type Catalogs interface {
 	// Check returns why no eligible backend would run g, and nil where one would or where nobody knows. inputs are the
 	// names of the files that come with the job.
 	Check(ctx context.Context, g *comfy.Graph, inputs []string, w backend.Want) *comfy.Failure
+	// Convert turns the editor's save format into a graph in API format. Its error is a [*comfy.GraphError] where that
+	// cannot be done, and a [*comfy.Failure] where nobody knows the nodes.
+	Convert(ctx context.Context, file []byte, w backend.Want) (json.RawMessage, error)
 	// Models are the model files that the backends have, by folder of ComfyUI's models/ and name, each with its pools; of one
 	// folder where one is named. Where there is none of that name, near are those that may have been meant.
 	Models(ctx context.Context, folder string) (found map[string]map[string][]string, near []string, err error)
