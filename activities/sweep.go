@@ -125,6 +125,7 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 		{"graphs/", w.input(func(n *Swept) { n.Graphs++ })},
 		{"inputs/", w.input(func(n *Swept) { n.Inputs++ })},
 		{comfy.OutputRoot, w.output},
+		{comfy.WebhookNotes, w.note},
 	} {
 		if err := w.walk(part.prefix, part.look); err != nil {
 			return nil, err
@@ -237,6 +238,15 @@ func (w *sweep) input(count func(*Swept)) func(comfy.Blob) error {
 		}
 		return w.remove(b, count)
 	}
+}
+
+// note looks at the note of a receiver that wants no more webhooks. They are small, and told by nobody.
+func (w *sweep) note(b comfy.Blob) error {
+	if w.now.Sub(b.Modified) <= comfy.WebhookNotesLast {
+		return nil
+	}
+	_, err := removal.RemoveUnchanged(w.ctx, w.o.Store, b)
+	return err
 }
 
 // catalogs looks at one catalogue.

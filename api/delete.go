@@ -59,14 +59,18 @@ func (s *Server) cancelAndWait(j *job) (*job, error) {
 func (s *Server) forgetJob(c *fiber.Ctx, j *job) error {
 	ctx, cancel := context.WithTimeout(s.life, deleteTimeout)
 	defer cancel()
-	inputs, err := s.inputsOf(ctx, j)
+	request, err := s.requestOf(ctx, j)
 	if err != nil {
 		if asError(err).Code == CodeNotFound { // another replica was faster
 			s.closed.forget(j)
 		}
 		return err
 	}
-	err = s.remover.Remove(ctx, removal.Job{ID: j.id, RunID: j.runID, Tenant: j.tenant, Started: j.status.CreatedAt, Inputs: inputs})
+	gone := removal.Job{ID: j.id, RunID: j.runID, Tenant: j.tenant, Started: j.status.CreatedAt, Webhook: request.WebhookURL != ""}
+	if j.submitted { // what a child names is not its own: whoever uploaded it may name it again
+		gone.Inputs = visibility.Keys(request)
+	}
+	err = s.remover.Remove(ctx, gone)
 	if err != nil && !errors.Is(err, removal.ErrUnfinished) {
 		return storeError(err)
 	}
@@ -106,9 +110,8 @@ func (s *Server) explainLoss(j *job, err error) error {
 	return err
 }
 
-// inputsOf reads from Temporal which objects of the store a job was given. Those of a child that another team has
-// started are not its own: whoever uploaded them may name them again.
-func (s *Server) inputsOf(ctx context.Context, j *job) ([]string, error) {
+// requestOf reads from Temporal what a job was given.
+func (s *Server) requestOf(ctx context.Context, j *job) (*comfy.Request, error) {
 	history, err := s.temporal.WorkflowService().GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
 		Namespace: s.opts.Namespace, MaximumPageSize: 1,
 		Execution: &commonpb.WorkflowExecution{WorkflowId: j.id, RunId: j.runID},
@@ -116,14 +119,13 @@ func (s *Server) inputsOf(ctx context.Context, j *job) ([]string, error) {
 	if err != nil {
 		return nil, temporalError(err)
 	}
-	events := history.GetHistory().GetEvents()
-	if !j.submitted || len(events) == 0 {
-		return nil, nil
-	}
 	var request comfy.Request
-	input := events[0].GetWorkflowExecutionStartedEventAttributes().GetInput()
-	if err := s.opts.Converter.FromPayloads(input, &request); err != nil {
-		return nil, failf(CodeInternal, "The job's input cannot be read.").because(err)
+	for _, first := range history.GetHistory().GetEvents() {
+		input := first.GetWorkflowExecutionStartedEventAttributes().GetInput()
+		if err := s.opts.Converter.FromPayloads(input, &request); err != nil && j.submitted { // a child's may be anything
+			return nil, failf(CodeInternal, "The job's input cannot be read.").because(err)
+		}
+		break
 	}
-	return visibility.Keys(&request), nil
+	return &request, nil
 }

@@ -63,7 +63,7 @@ func outputPath(job, sum, filename string) string {
 }
 
 // link makes a link that works without a key, for as long as the job is known and at most for linkLife.
-func (s *Server) link(c *fiber.Ctx, j *job, sum, filename string) (string, *time.Time) {
+func (s *Server) link(base string, j *job, sum, filename string) (string, *time.Time) {
 	expires := s.now().Add(linkLife)
 	if j.status.ExpiresAt.Before(expires) {
 		expires = *j.status.ExpiresAt
@@ -74,7 +74,7 @@ func (s *Server) link(c *fiber.Ctx, j *job, sum, filename string) (string, *time
 		"expires":   {strconv.FormatInt(expires.Unix(), 10)},
 		"signature": {s.signer.sign(j.tenant, path, expires.Unix())},
 	}
-	return s.url(c, path) + "?" + query.Encode(), &expires
+	return base + path + "?" + query.Encode(), &expires
 }
 
 // checkLink returns the tenant that a signed link was made for.

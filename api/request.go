@@ -31,6 +31,7 @@ type submission struct {
 	metadata       map[string]string
 	extraPNGInfo   json.RawMessage
 	stripMetadata  bool
+	webhookURL     string
 }
 
 // imageField is an input file: its bytes in Image, or what POST /inputs returned in Ref.
@@ -38,12 +39,6 @@ type imageField struct {
 	Name  string `json:"name"`
 	Image string `json:"image"`
 	Ref   string `json:"ref"`
-}
-
-// notYet are fields that stand in the contract and that this version does not act on. A client that sets one relies on
-// it, so the job is refused rather than run without.
-var notYet = map[string]string{
-	"webhook_url": "Webhooks are not supported yet. Poll status_url (with ?wait=30) instead.",
 }
 
 // decodeSubmission reads the body as it arrives. Its errors name the field; those of r itself come back as they are.
@@ -114,6 +109,8 @@ func (s *submission) decodeField(dec *json.Decoder, name string, bare *bool) err
 		return decodeValue(dec, name, &s.gpu)
 	case "strip_metadata":
 		return decodeValue(dec, name, &s.stripMetadata)
+	case "webhook_url":
+		return decodeValue(dec, name, &s.webhookURL)
 	case "metadata":
 		return s.decodeMetadata(dec)
 	case "extra_pnginfo":
@@ -122,9 +119,6 @@ func (s *submission) decodeField(dec *json.Decoder, name string, bare *bool) err
 	var other json.RawMessage
 	if err := decodeValue(dec, name, &other); err != nil {
 		return err
-	}
-	if text, ok := notYet[name]; ok && !isNull(other) {
-		return failf(CodeNotSupported, "%s: %s", name, text)
 	}
 	*bare = *bare || bytes.Contains(other, []byte(`"class_type"`))
 	return nil

@@ -80,7 +80,7 @@ func (s *Server) sendResult(c *fiber.Ctx, j *job, links bool) error {
 			return s.explainLoss(j, err)
 		}
 	}
-	stream, err := s.composeResult(ctx, c, j, links)
+	stream, err := s.composeResult(ctx, s.newStream(c), s.base(c), j, links)
 	if err != nil {
 		return err
 	}
@@ -126,22 +126,23 @@ func lost(err error) error {
 	return storeError(err)
 }
 
-// composeResult lays out the answer: JSON, with the bytes of the outputs to be filled in where they belong.
-func (s *Server) composeResult(ctx context.Context, c *fiber.Ctx, j *job, links bool) (*stream, error) {
+// composeResult lays out the answer: JSON, with the bytes of the outputs to be filled in where they belong. Links begin with
+// base.
+func (s *Server) composeResult(ctx context.Context, to *stream, base string, j *job, links bool) (*stream, error) {
 	st, r := &j.status, j.status.Result
-	w := &layout{stream: s.newStream(c)}
+	w := &layout{stream: to}
 	w.object(completedHead{ID: st.ID, Status: comfy.Completed}, func() {
 		w.text(`"output":{"images":[`)
-		s.composeOutputs(w, c, j, r.Images, links)
+		s.composeOutputs(w, base, j, r.Images, links)
 		w.text(`]`)
 		if len(r.Files) > 0 {
 			w.text(`,"files":[`)
-			s.composeOutputs(w, c, j, r.Files, links)
+			s.composeOutputs(w, base, j, r.Files, links)
 			w.text(`]`)
 		}
 		if len(r.Texts) > 0 {
 			w.text(`,"texts":[`)
-			s.composeTexts(ctx, w, c, j, links)
+			s.composeTexts(ctx, w, base, j, links)
 			w.text(`]`)
 		}
 		w.text(`}`)
@@ -152,7 +153,7 @@ func (s *Server) composeResult(ctx context.Context, c *fiber.Ctx, j *job, links 
 	return w.done()
 }
 
-func (s *Server) composeOutputs(w *layout, c *fiber.Ctx, j *job, outputs []comfy.Output, links bool) {
+func (s *Server) composeOutputs(w *layout, base string, j *job, outputs []comfy.Output, links bool) {
 	for i, out := range outputs {
 		if i > 0 {
 			w.text(",")
@@ -162,7 +163,7 @@ func (s *Server) composeOutputs(w *layout, c *fiber.Ctx, j *job, outputs []comfy
 			Width: out.Width, Height: out.Height, Subfolder: out.Subfolder, Temp: out.Temp,
 		}
 		if links {
-			tail.URL, tail.URLExpiresAt = s.link(c, j, out.SHA256, out.Filename)
+			tail.URL, tail.URLExpiresAt = s.link(base, j, out.SHA256, out.Filename)
 			w.object(outputHead{Filename: out.Filename, Type: "url"}, nil, tail)
 			continue
 		}
@@ -175,7 +176,7 @@ func (s *Server) composeOutputs(w *layout, c *fiber.Ctx, j *job, outputs []comfy
 }
 
 // composeTexts puts texts into the answer; one that lies in the store is read, or linked where it is long.
-func (s *Server) composeTexts(ctx context.Context, w *layout, c *fiber.Ctx, j *job, links bool) {
+func (s *Server) composeTexts(ctx context.Context, w *layout, base string, j *job, links bool) {
 	for i, t := range j.status.Result.Texts {
 		if i > 0 {
 			w.text(",")
@@ -185,7 +186,7 @@ func (s *Server) composeTexts(ctx context.Context, w *layout, c *fiber.Ctx, j *j
 		case t.Ref == "":
 			item.Text = &t.Text
 		case links || t.Size > maxInlineText:
-			item.URL, item.URLExpiresAt = s.link(c, j, path.Base(t.Ref), textName)
+			item.URL, item.URLExpiresAt = s.link(base, j, path.Base(t.Ref), textName)
 		default:
 			text, err := s.readText(ctx, t)
 			if err != nil {

@@ -66,7 +66,10 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	if err := sub.check(int(s.opts.MaxRunTimeout / time.Second)); err != nil {
 		return err
 	}
-	j := &newJob{id: id, tenant: tenant, key: key, graph: graph, sub: sub, from: about(c)}
+	if err := s.checkWebhook(sub.webhookURL); err != nil {
+		return err
+	}
+	j := &newJob{id: id, tenant: tenant, key: key, base: s.base(c), graph: graph, sub: sub, from: about(c)}
 	if leave, err = s.admit(tenant, key, id); err != nil {
 		return err
 	}
@@ -105,6 +108,7 @@ func (s *Server) readSubmission(c *fiber.Ctx) (*submission, error) {
 // newJob is a job on its way to Temporal.
 type newJob struct {
 	id, tenant, key string
+	base            string // of the addresses that its client uses
 	from            *request
 	sub             *submission
 	graph           *comfy.Graph
@@ -125,9 +129,13 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	// Not part of the digest: a repeated request is the same one after the setting has changed.
+	// Not part of the digest: a repeated request is the same one after the settings have changed.
 	j.request.StartTimeoutSeconds = int(s.opts.StartTimeout / time.Second)
+	fill(&j.request.WebhookURL, s.opts.DefaultWebhooks[j.tenant])
 	memo := comfy.Submission{Tenant: j.tenant, Digest: digest, RequestID: j.from.id}
+	if j.request.WebhookURL != "" && s.opts.PublicURL == "" {
+		memo.Address = j.base
+	}
 	ctx, cancel := context.WithTimeout(j.from.in(s.life), startTimeout)
 	defer cancel()
 	// A repeated request gets its first answer, even where the catalogue has changed since.
@@ -174,6 +182,7 @@ func (s *Server) claim(j *newJob) error {
 		Workflow: j.graph.JSON(), Images: images,
 		TimeoutSeconds: j.sub.timeoutSeconds, Priority: j.sub.priority, Backend: j.sub.backend, GPU: j.sub.gpu,
 		Metadata: j.sub.metadata, ExtraPNGInfo: j.sub.extraPNGInfo, StripMetadata: j.sub.stripMetadata,
+		WebhookURL: j.sub.webhookURL,
 	}
 	if len(j.request.Workflow) > claimCheck {
 		blob, err := s.store.PutHashed(ctx, comfy.GraphPrefix(j.tenant), bytes.NewReader(j.request.Workflow))
@@ -236,10 +245,12 @@ func jobID(tenant, key string) string {
 	return uuid.NewSHA1(uuid.NewSHA1(jobNamespace, []byte(tenant)), []byte(key)).String()
 }
 
-// url makes an address that the client can use: under the public URL, or under the one that it used itself.
-func (s *Server) url(c *fiber.Ctx, path string) string {
+// base begins the addresses that the client can use: the public URL, or the one that it used itself.
+func (s *Server) base(c *fiber.Ctx) string {
 	if s.opts.PublicURL != "" {
-		return strings.TrimSuffix(s.opts.PublicURL, "/") + path
+		return strings.TrimSuffix(s.opts.PublicURL, "/")
 	}
-	return c.BaseURL() + path
+	return c.BaseURL()
 }
+
+func (s *Server) url(c *fiber.Ctx, path string) string { return s.base(c) + path }

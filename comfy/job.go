@@ -32,6 +32,8 @@ type Request struct {
 	ExtraPNGInfo json.RawMessage `json:"extra_pnginfo,omitempty"`
 	// StripMetadata removes the graph that ComfyUI embeds into PNG and WebP files.
 	StripMetadata bool `json:"strip_metadata,omitempty"`
+	// WebhookURL is told how the job has ended; empty: nobody is.
+	WebhookURL string `json:"webhook_url,omitempty"`
 }
 
 // MaxInlineWorkflow is the largest graph that travels in a [Request] itself. Temporal refuses payloads above 2 MiB.

@@ -37,7 +37,7 @@ type Replay struct {
 // ErrDiverges says that a job of the cluster would not go on with this build.
 var ErrDiverges = errors.New("this build would not carry on as the jobs' histories say")
 
-// ReplayJobs replays the open and the recent jobs and sweeps of the cluster of TEMPORAL_ADDRESS on this build's code, each from
+// ReplayJobs replays the open and the recent jobs, webhooks and sweeps of the cluster of TEMPORAL_ADDRESS on this build's code, each from
 // its history, and changes nothing there. It fails with ErrDiverges when one does not fit.
 func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 	temporal, _, err := dial(ctx, c, r.Log)
@@ -59,7 +59,7 @@ func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 	workflows.Register(replayer)
 	silent := logrus.New() // each failure is told once, by us
 	silent.SetOutput(io.Discard)
-	ours := "WorkflowType IN (" + visibility.Quote(comfy.WorkflowName) + ", " + visibility.Quote(workflows.SweepName) + ")"
+	ours := "WorkflowType IN (" + visibility.Quote(comfy.WorkflowName) + ", " + visibility.Quote(comfy.WebhookWorkflowName) + ", " + visibility.Quote(workflows.SweepName) + ")"
 	type part struct {
 		query string
 		limit int

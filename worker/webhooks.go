@@ -1,0 +1,29 @@
+package worker
+
+import (
+	"context"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/comfyd/comfyd/comfy"
+)
+
+const (
+	// maxDeliveries is how many webhooks one process posts at once. They are apart from all other work, so that receivers that
+	// are slow hold up nothing but webhooks; Temporal lets tenants alternate.
+	maxDeliveries = 100
+	// deliveryPollers are few: those of a process that has died may each swallow one attempt.
+	deliveryPollers = 2
+)
+
+// Webhooks is a worker that posts webhooks, for the process that has what signs them. Fatal is told when it can serve its
+// queue no longer.
+func Webhooks(c client.Client, deliver func(context.Context, comfy.Webhook) (*comfy.Delivery, error), fatal func(error)) worker.Worker {
+	w := worker.New(c, comfy.WebhookTaskQueue, worker.Options{
+		MaxConcurrentActivityExecutionSize: maxDeliveries, MaxConcurrentActivityTaskPollers: deliveryPollers, DisableWorkflowWorker: true, DisableRegistrationAliasing: true,
+		WorkerStopTimeout: stopTimeout, OnFatalError: fatal,
+	})
+	register(w, comfy.ActivityDeliver, deliver)
+	return w
+}
