@@ -1,4 +1,4 @@
-// Package cli holds the commands that speak to a comfyd over HTTP: submit, status and cancel. They read and write
+// Package cli holds the commands that speak to a comfyd over HTTP: submit, status, cancel and webhooks. They read and write
 // through [Env] only, so that tests and other programs can drive them.
 package cli
 
@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -105,10 +106,11 @@ func Usage(err error) error { return &usageError{err} }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// Commands are submit, status and cancel.
+// Commands are submit, status, cancel and webhooks.
 func Commands(env Env) []*cobra.Command {
-	commands := []*cobra.Command{submitCommand(env), statusCommand(env), cancelCommand(env)}
-	for _, c := range commands {
+	webhooks := webhooksCommand(env)
+	commands := []*cobra.Command{submitCommand(env), statusCommand(env), cancelCommand(env), webhooks}
+	for _, c := range slices.Concat(commands, webhooks.Commands()) {
 		c.SilenceUsage = true
 		c.SetIn(env.In)
 		c.SetOut(env.Out)

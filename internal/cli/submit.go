@@ -23,6 +23,7 @@ type submission struct {
 	backend       string
 	randomSeed    bool
 	stripMetadata bool
+	webhook       string
 	noWait        bool
 	cancel        bool
 }
@@ -59,6 +60,7 @@ The paths of what was written go to standard output, one a line; all else goes t
 	f.StringVar(&s.backend, "backend", "", "the pool of ComfyUI servers to run on (default the first that fits)")
 	f.BoolVar(&s.randomSeed, "random-seed", false, "give each input seed or noise_seed that is a number a random one below 2^32, and tell which")
 	f.BoolVar(&s.stripMetadata, "strip-metadata", false, "leave the workflow out of the images")
+	f.StringVar(&s.webhook, "webhook", "", "an https address that is told how the job has ended: docs/webhooks.md")
 	f.BoolVar(&s.noWait, "no-wait", false, "print the job's id and leave")
 	f.BoolVar(&s.cancel, "cancel-on-interrupt", false, "Ctrl-C cancels the job without asking")
 	f.BoolVarP(&s.cancel, "yes", "y", false, "the same as --cancel-on-interrupt")
@@ -73,7 +75,7 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 	defer stop()
 	req := client.SubmitRequest{
 		TimeoutSeconds: int((s.timeout + time.Second - 1) / time.Second),
-		Priority:       s.priority, Backend: s.backend, StripMetadata: s.stripMetadata,
+		Priority:       s.priority, Backend: s.backend, StripMetadata: s.stripMetadata, WebhookURL: s.webhook,
 	}
 	if s.timeout < 0 {
 		return usagef("--timeout %v: use a duration above zero", s.timeout)
