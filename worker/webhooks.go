@@ -2,7 +2,9 @@ package worker
 
 import (
 	"context"
+	"time"
 
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 
@@ -22,8 +24,34 @@ const (
 func Webhooks(c client.Client, deliver func(context.Context, comfy.Webhook) (*comfy.Delivery, error), fatal func(error)) worker.Worker {
 	w := worker.New(c, comfy.WebhookTaskQueue, worker.Options{
 		MaxConcurrentActivityExecutionSize: maxDeliveries, MaxConcurrentActivityTaskPollers: deliveryPollers, DisableWorkflowWorker: true, DisableRegistrationAliasing: true,
-		WorkerStopTimeout: stopTimeout, OnFatalError: fatal,
+		WorkerStopTimeout: stopTimeout, MaxHeartbeatThrottleInterval: heartbeatThrottle, OnFatalError: fatal,
 	})
-	register(w, comfy.ActivityDeliver, deliver)
+	register(w, comfy.ActivityDeliver, func(ctx context.Context, in comfy.Webhook) (*comfy.Delivery, error) {
+		defer beat(ctx)()
+		return deliver(ctx, in)
+	})
 	return w
+}
+
+// beat tells Temporal each second that the activity of ctx is being worked on, so that its worker's death is noticed soon;
+// until stop.
+func beat(ctx context.Context) (stop func()) {
+	over, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		tick := time.NewTicker(heartbeatThrottle)
+		defer tick.Stop()
+		for {
+			activity.RecordHeartbeat(ctx)
+			select {
+			case <-over:
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return func() {
+		close(over)
+		<-gone
+	}
 }

@@ -91,6 +91,7 @@ func deliver(ctx workflow.Context, in comfy.Webhook, n int) (*comfy.Delivery, er
 		TaskQueue:              comfy.WebhookTaskQueue,
 		ScheduleToCloseTimeout: deliverLimit,
 		StartToCloseTimeout:    deliverAttempt,
+		HeartbeatTimeout:       heartbeatTimeout,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: time.Minute},
 		Summary:                fmt.Sprintf("attempt %d", n),
 	})

@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/config"
@@ -89,7 +90,9 @@ func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 			if err != nil {
 				return err
 			}
-			if err := replayer.ReplayWorkflowHistory(logs.Temporal(silent), h); err != nil {
+			// What a job starts is named after it.
+			original := worker.ReplayWorkflowHistoryOptions{OriginalExecution: workflow.Execution{ID: e.GetWorkflowId(), RunID: e.GetRunId()}}
+			if err := replayer.ReplayWorkflowHistoryWithOptions(logs.Temporal(silent), h, original); err != nil {
 				bad++
 				fmt.Fprintf(r.Out, "%s (run %s): %v\n", e.GetWorkflowId(), e.GetRunId(), err)
 				continue
