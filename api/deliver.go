@@ -97,7 +97,7 @@ func (s *Server) endedRun(ctx context.Context, id, runID string) (*job, error) {
 	case s.isDeleted(ctx, id, j.runID):
 		return nil, notFound()
 	}
-	return j, s.readEnd(ctx, j, described)
+	return j, s.readEnd(j, described.GetWorkflowExecutionInfo(), s.outcome(ctx, id, j.runID))
 }
 
 // baseOf begins a message's links: empty where nobody knows.

@@ -129,8 +129,8 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	// Not part of the digest: a repeated request is the same one after the settings have changed.
-	j.request.StartTimeoutSeconds = int(s.opts.StartTimeout / time.Second)
+	// Not part of the digest: a repeated request is the same one after the settings, or this program, have changed.
+	j.request.StartTimeoutSeconds, j.request.Revision = int(s.opts.StartTimeout/time.Second), comfy.Revision
 	fill(&j.request.WebhookURL, s.opts.DefaultWebhooks[j.tenant])
 	memo := comfy.Submission{Tenant: j.tenant, Digest: digest, RequestID: j.from.id}
 	if j.request.WebhookURL != "" && s.opts.PublicURL == "" {
@@ -147,7 +147,7 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if f := s.catalogs.Check(ctx, j.graph, inputNames(j.request.Images), backend.WantOf(&j.request)); f != nil {
 		return false, refusal(f)
 	}
-	_, err = s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
+	run, err := s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
 	var already *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &already) {
 		found, err := s.replay(ctx, j.id, memo)
@@ -167,6 +167,7 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 		}
 		return false, e
 	}
+	s.started.add(&job{id: j.id, runID: run.GetRunID(), tenant: j.tenant, status: comfy.Status{State: comfy.Running}}, s.now())
 	return false, nil
 }
 

@@ -34,7 +34,14 @@ type Request struct {
 	StripMetadata bool `json:"strip_metadata,omitempty"`
 	// WebhookURL is told how the job has ended; empty: nobody is.
 	WebhookURL string `json:"webhook_url,omitempty"`
+	// Revision is the [Revision] that the API knows which sent the job, and that its workers therefore know, too. Others
+	// leave it 0.
+	Revision int `json:"revision,omitempty"`
 }
+
+// Revision counts the orders in which the workflow has taken its steps. From 1 on, it looks for a backend that is ready
+// before it waits for one. A job that names its revision needs no note of it in its history.
+const Revision = 1
 
 // MaxInlineWorkflow is the largest graph that travels in a [Request] itself. Temporal refuses payloads above 2 MiB.
 const MaxInlineWorkflow = 1 << 20

@@ -22,6 +22,9 @@ const (
 	deliverAttempt = 30 * time.Second
 )
 
+// changeWebhook marks children that tell a receiver: earlier versions passed over the address in their input.
+const changeWebhook = "webhook"
+
 // webhookPauses stand before the second attempt and each later one: the schedule that Standard Webhooks gives. It takes 27.6
 // hours.
 var webhookPauses = []time.Duration{
@@ -34,6 +37,9 @@ var webhookPauses = []time.Duration{
 func (j *job) announce(ctx workflow.Context, end error) {
 	info := workflow.GetInfo(ctx)
 	if j.Request.WebhookURL == "" || startsAgain(info, end) {
+		return
+	}
+	if j.Child && workflow.GetVersion(ctx, changeWebhook, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return
 	}
 	ctx, _ = workflow.NewDisconnectedContext(ctx) // never ended: that would cancel the child
