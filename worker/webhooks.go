@@ -2,10 +2,15 @@ package worker
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/worker"
 
 	"github.com/comfyd/comfyd/comfy"
@@ -31,6 +36,34 @@ func Webhooks(c client.Client, deliver func(context.Context, comfy.Webhook) (*co
 		return deliver(ctx, in)
 	})
 	return w
+}
+
+// tell starts the webhook of a run of a job. Where the ID has got another run meanwhile, that one's end is told.
+func tell(c client.Client, inputs converter.DataConverter) func(ctx context.Context, jobID, runID string) error {
+	return func(ctx context.Context, jobID, runID string) error {
+		ctx, done := context.WithTimeout(ctx, askTimeout)
+		defer done()
+		began, err := c.GetWorkflowHistory(ctx, jobID, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
+		if err != nil {
+			return fmt.Errorf("reading whether job %s has a webhook: %w", jobID, err)
+		}
+		var r comfy.Request
+		if inputs.FromPayloads(began.GetWorkflowExecutionStartedEventAttributes().GetInput(), &r) != nil || r.WebhookURL == "" {
+			return nil // what cannot be read is no job of ours, or another worker has the key
+		}
+		latest, err := c.DescribeWorkflowExecution(ctx, jobID, "")
+		if err != nil || latest.GetWorkflowExecutionInfo().GetExecution().GetRunId() != runID {
+			return err
+		}
+		_, err = c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+			ID: comfy.WebhookWorkflowID(jobID), TaskQueue: comfy.TaskQueue, WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		}, comfy.WebhookWorkflowName, comfy.Webhook{JobID: jobID, RunID: runID, URL: r.WebhookURL})
+		var already *serviceerror.WorkflowExecutionAlreadyStarted
+		if err != nil && !errors.As(err, &already) {
+			return fmt.Errorf("starting the webhook of job %s: %w", jobID, err)
+		}
+		return nil
+	}
 }
 
 // beat tells Temporal each second that the activity of ctx is being worked on, so that its worker's death is noticed soon;

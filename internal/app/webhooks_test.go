@@ -190,7 +190,7 @@ func TestWebhooks(t *testing.T) {
 	}, time.Minute, 50*time.Millisecond)
 }
 
-// TestWebhooksOfChildren: a child names its own receiver.
+// TestWebhooksOfChildren: a child names its own receiver. Of what Temporal itself ends, a sweep tells.
 func TestWebhooksOfChildren(t *testing.T) {
 	r := newHookReceiver(t)
 	f := newFamily(t, map[string]string{"COMFYD_PRIVATE_NETWORKS": "127.0.0.1/32"})
@@ -208,6 +208,15 @@ func TestWebhooksOfChildren(t *testing.T) {
 	require.Equal(t, "job.completed", body["type"])
 	image := body["data"].(map[string]any)["output"].(map[string]any)["images"].([]any)[0].(map[string]any)
 	require.NotEmpty(t, get(t, image["url"].(string), "", 200))
+
+	terminated := f.submit(map[string]any{"workflow": ticking(211), "webhook_url": r.URL})
+	f.until(terminated, "running")
+	require.NoError(t, f.c.TerminateWorkflow(ctx, terminated, "", "the test"))
+	require.Equal(t, "internal", f.finish(terminated)["code"])
+	f.webhookIs(terminated, "unsent")
+	require.Eventually(t, func() bool { return len(f.executions("ExecutionStatus = 'Terminated'")) == 1 }, time.Minute, 20*time.Millisecond)
+	f.sweep()
+	require.Equal(t, "job.failed", r.told(terminated, 1)[0]["type"])
 
 	failure := f.fails(child("refused", comfy.Request{Workflow: graph(212, "child"), WebhookURL: "https://10.0.0.1/hook"}))
 	require.Equal(t, comfy.InvalidWorkflow, failure.Code)
