@@ -120,12 +120,11 @@ func (s *Server) requestOf(ctx context.Context, j *job) (*comfy.Request, error) 
 		return nil, temporalError(err)
 	}
 	var request comfy.Request
-	for _, first := range history.GetHistory().GetEvents() {
-		input := first.GetWorkflowExecutionStartedEventAttributes().GetInput()
+	if events := history.GetHistory().GetEvents(); len(events) > 0 {
+		input := events[0].GetWorkflowExecutionStartedEventAttributes().GetInput()
 		if err := s.opts.Converter.FromPayloads(input, &request); err != nil && j.submitted { // a child's may be anything
 			return nil, failf(CodeInternal, "The job's input cannot be read.").because(err)
 		}
-		break
 	}
 	return &request, nil
 }

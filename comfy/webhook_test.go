@@ -16,6 +16,13 @@ func TestMessageID(t *testing.T) {
 	if id := WebhookWorkflowID(strings.Repeat("x", 1000)); len(id) > 100 {
 		t.Errorf("an ID of %d bytes", len(id))
 	}
+	for address, host := range map[string]string{
+		"https://example.com:8443/hook?a=b@c": "example.com:8443", "http://me:secret@[::1]:9?x": "[::1]:9", "https://a#b": "a", "": "", "nothing": "",
+	} {
+		if w := (Webhook{URL: address}); w.Host() != host {
+			t.Errorf("%s: %s", address, w.Host())
+		}
+	}
 	if WebhookWorkflowID("x") != "webhook/x" {
 		t.Error(WebhookWorkflowID("x"))
 	}
@@ -24,7 +31,7 @@ func TestMessageID(t *testing.T) {
 func TestCheckWebhook(t *testing.T) {
 	for address, good := range map[string]bool{
 		"": true, "https://example.com/hook": true, "http://10.0.0.1:9000/": true,
-		"example.com": false, "ftp://example.com/": false, "https://": false, "https://%zz/": false, "https://example.com/" + strings.Repeat("x", 2048): false,
+		"example.com": false, "ftp://example.com/": false, "https://": false, "https:///x": false, "https://example.com/" + strings.Repeat("x", 2048): false,
 	} {
 		r := Request{WorkflowRef: "graphs/x", WebhookURL: address}
 		if err := r.Check(); (err == nil) != good {

@@ -45,8 +45,9 @@ func (j *job) announce(ctx workflow.Context, end error) {
 	ctx, _ = workflow.NewDisconnectedContext(ctx) // never ended: that would cancel the child
 	in := comfy.Webhook{JobID: j.ID, RunID: info.WorkflowExecution.RunID, URL: j.Request.WebhookURL}
 	ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID:            comfy.WebhookWorkflowID(j.ID),
-		ParentClosePolicy:     enums.PARENT_CLOSE_POLICY_ABANDON,
+		WorkflowID:        comfy.WebhookWorkflowID(j.ID),
+		ParentClosePolicy: enums.PARENT_CLOSE_POLICY_ABANDON,
+		//lint:ignore SA1019 what stands in its place is not for children
 		WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING,
 		StaticSummary:         "tell " + comfy.Literal(in.Host(), maxLost),
 	})
