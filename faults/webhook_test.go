@@ -221,8 +221,11 @@ func TestF15KilledAtTheEnd(t *testing.T) {
 	m := w.mailbox()
 	receiver := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { m.takes(rw, r, http.StatusOK) }))
 	defer receiver.Close()
-	n, number := 12, 400
-	for range 3 {
+	n, number, rounds := 12, 400, 3
+	if testing.Short() {
+		rounds = 1
+	}
+	for range rounds {
 		var ids []string
 		for range n {
 			number++
