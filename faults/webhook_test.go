@@ -16,6 +16,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
 
 	"github.com/comfyd/comfyd/internal/fakecomfy"
 )
@@ -257,44 +258,29 @@ func TestF15KilledAtTheEnd(t *testing.T) {
 	w.check()
 }
 
-// TestF26PrivateReceivers: addresses of this network are refused at submission where they show, and when they are dialled
-// where a name hides them. Nothing is connected to.
-func TestF26PrivateReceivers(t *testing.T) {
+// TestF15Terminated: the workflow of a job that an operator terminates can tell nobody; a sweep does.
+func TestF15Terminated(t *testing.T) {
 	w, s := newWorld(t), fakecomfy.New(t)
-	w.gpu = doubles{s}
-	w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+s.URL)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+s.URL, hereAllowed)
+	m := w.mailbox()
+	receiver := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { m.takes(rw, r, http.StatusOK) }))
+	defer receiver.Close()
+	gate := s.Hold("EmptyImage")
+	id := m.mustHear(w.withHook(350, receiver.URL))
+	gate.Reached()
+	c, err := w.dial()
 	require.NoError(t, err)
-	var reached atomic.Int64
-	trap := &httptest.Server{Listener: l, Config: &http.Server{
-		Handler:   http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
-		ConnState: func(net.Conn, http.ConnState) { reached.Add(1) },
-	}}
-	trap.StartTLS()
-	defer trap.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	for _, url := range []string{
-		"https://127.0.0.1:" + port, "https://[::1]:" + port, "https://[::ffff:127.0.0.1]:" + port, "https://10.0.0.1/", "https://169.254.169.254/latest/meta-data/",
-		"http://localhost:" + port, "file:///etc/passwd", "https://me:secret@example.com/",
-	} {
-		e := w.send(job{graph: noise(500), more: map[string]any{"webhook_url": url}})
-		require.Equal(t, http.StatusUnprocessableEntity, e.Code, url)
-		require.Equal(t, "invalid_webhook", e.Body["code"], url)
-	}
-	named := w.withHook(501, "https://localhost:"+port+"/hook")
-	w.completes(named, 1)
-	log := w.webhookIs(named, "refused")
-	require.Len(t, log["attempts"], 1)
-	w.fired(true, "8 addresses were refused at submission, and a name when it was dialled")
-	for n, host := range []string{"2130706433", "0177.0.0.1", "0x7f000001", "127.1"} {
-		id := w.withHook(502+n, "https://"+host+":"+port+"/hook")
-		w.completes(id, 1)
-		require.Eventually(t, func() bool {
-			attempts, _ := w.alice.Do(t.Context(), "GET", "/jobs/"+id+"/webhook", "", nil, nil).Body["attempts"].([]any)
-			return len(attempts) > 0 && attempts[0].(map[string]any)["outcome"] != "delivered"
-		}, time.Minute, 50*time.Millisecond, host)
-	}
-	require.Zero(t, reached.Load(), "something was connected to")
+	defer c.Close()
+	require.NoError(t, c.TerminateWorkflow(t.Context(), id, "", "the test"))
+	gate.Open()
+	w.fails(id, "internal")
+	w.fired(true, "a job was terminated in Temporal")
+	w.webhookIs(id, "unsent")
+	require.Eventually(t, func() bool { // the list of jobs comes a little later than their ends
+		require.NoError(t, c.ScheduleClient().GetHandle(t.Context(), "comfyd-sweep").Trigger(t.Context(), client.ScheduleTriggerOptions{}))
+		all, _ := m.of(id)
+		return all > 0
+	}, time.Minute, time.Second)
+	w.webhookIs(id, "delivered")
 	w.check()
 }
