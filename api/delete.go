@@ -59,7 +59,7 @@ func (s *Server) cancelAndWait(j *job) (*job, error) {
 func (s *Server) forgetJob(c *fiber.Ctx, j *job) error {
 	ctx, cancel := context.WithTimeout(s.life, deleteTimeout)
 	defer cancel()
-	request, err := s.requestOf(ctx, j)
+	request, err := s.givenTo(ctx, j)
 	if err != nil {
 		if asError(err).Code == CodeNotFound { // another replica was faster
 			s.closed.forget(j)
@@ -68,7 +68,7 @@ func (s *Server) forgetJob(c *fiber.Ctx, j *job) error {
 	}
 	gone := removal.Job{ID: j.id, RunID: j.runID, Tenant: j.tenant, Started: j.status.CreatedAt, Webhook: request.WebhookURL != ""}
 	if j.submitted { // what a child names is not its own: whoever uploaded it may name it again
-		gone.Inputs = visibility.Keys(request)
+		gone.Inputs = visibility.Keys(&request)
 	}
 	err = s.remover.Remove(ctx, gone)
 	if err != nil && !errors.Is(err, removal.ErrUnfinished) {
@@ -110,21 +110,31 @@ func (s *Server) explainLoss(j *job, err error) error {
 	return err
 }
 
-// requestOf reads from Temporal what a job was given.
-func (s *Server) requestOf(ctx context.Context, j *job) (*comfy.Request, error) {
+// givenTo is what a job was started with. A child's input may be anything: one that is none counts as empty.
+func (s *Server) givenTo(ctx context.Context, j *job) (comfy.Request, error) {
+	request, err := s.requestOf(ctx, j.id, j.runID)
+	if err != nil && !j.submitted && asError(err).Code == CodeInternal {
+		return comfy.Request{}, nil
+	}
+	return request, err
+}
+
+// requestOf reads from Temporal what a job was started with.
+func (s *Server) requestOf(ctx context.Context, id, runID string) (request comfy.Request, err error) {
 	history, err := s.temporal.WorkflowService().GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
 		Namespace: s.opts.Namespace, MaximumPageSize: 1,
-		Execution: &commonpb.WorkflowExecution{WorkflowId: j.id, RunId: j.runID},
+		Execution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: runID},
 	})
 	if err != nil {
-		return nil, temporalError(err)
+		return request, temporalError(err)
 	}
-	var request comfy.Request
-	if events := history.GetHistory().GetEvents(); len(events) > 0 {
-		input := events[0].GetWorkflowExecutionStartedEventAttributes().GetInput()
-		if err := s.opts.Converter.FromPayloads(input, &request); err != nil && j.submitted { // a child's may be anything
-			return nil, failf(CodeInternal, "The job's input cannot be read.").because(err)
-		}
+	events := history.GetHistory().GetEvents()
+	if len(events) == 0 {
+		return request, nil
 	}
-	return &request, nil
+	input := events[0].GetWorkflowExecutionStartedEventAttributes().GetInput()
+	if err := s.opts.Converter.FromPayloads(input, &request); err != nil {
+		return request, failf(CodeInternal, "The job's input cannot be read.").because(err)
+	}
+	return request, nil
 }

@@ -99,7 +99,7 @@ func (s *Server) ownWebhook(c *fiber.Ctx) (*job, *webhookLog, error) {
 	}
 	ctx, cancel := context.WithTimeout(s.life, readTimeout)
 	defer cancel()
-	request, err := s.requestOf(ctx, j)
+	request, err := s.givenTo(ctx, j)
 	if err != nil {
 		return nil, nil, err
 	}

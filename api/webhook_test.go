@@ -161,6 +161,17 @@ func TestWebhookOfTheTenant(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, run.request.WebhookURL)
 
+	h.requireError(h.do("POST", "/batch", `{"workflow":`+graphJSON+`,"variations":[{}],"webhook_url":"https://10.0.0.1/"}`), 422, CodeInvalidWebhook)
+	for _, url := range []string{"", "http://127.0.0.1:9/own"} {
+		batch := h.do("POST", "/batch", `{"workflow":`+graphJSON+`,"variations":[{},{}],"webhook_url":"`+url+`"}`)
+		require.Equal(t, 202, batch.status, "%s", batch.raw)
+		for _, one := range batch.body["jobs"].([]any) {
+			run, err := h.temporal.get(one.(map[string]any)["id"].(string))
+			require.NoError(t, err)
+			require.Equal(t, map[bool]string{true: "http://127.0.0.1:9/default", false: url}[url == ""], run.request.WebhookURL)
+		}
+	}
+
 	h.server.opts.DefaultWebhooks = nil
 	again := h.submit(body, "Idempotency-Key", "k")
 	require.Equal(t, "true", again.header.Get("Idempotent-Replayed"), "%s", again.raw)

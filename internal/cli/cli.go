@@ -1,4 +1,4 @@
-// Package cli holds the commands that speak to a comfyd over HTTP: submit, status, cancel and webhooks. They read and write
+// Package cli holds the commands that speak to a comfyd over HTTP. They read and write
 // through [Env] only, so that tests and other programs can drive them.
 package cli
 
@@ -106,10 +106,10 @@ func Usage(err error) error { return &usageError{err} }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// Commands are submit, status, cancel and webhooks.
+// Commands are submit, status, cancel, models, nodes and webhooks.
 func Commands(env Env) []*cobra.Command {
 	webhooks := webhooksCommand(env)
-	commands := []*cobra.Command{submitCommand(env), statusCommand(env), cancelCommand(env), webhooks}
+	commands := []*cobra.Command{submitCommand(env), statusCommand(env), cancelCommand(env), modelsCommand(env), nodesCommand(env), webhooks}
 	for _, c := range slices.Concat(commands, webhooks.Commands()) {
 		c.SilenceUsage = true
 		c.SetIn(env.In)
