@@ -43,9 +43,9 @@ type imageField struct {
 	Ref   string `json:"ref"`
 }
 
-// notYet are fields that stand in the contract and that this version does not act on. A client that sets one relies on
-// it, so the job is refused rather than run without.
-var notYet = map[string]string{
+// elsewhere are fields that another call takes. A client that sets one relies on it, so the job is refused rather than run
+// without.
+var elsewhere = map[string]string{
 	"variations": "Several jobs of one workflow are sent to POST /batch.",
 }
 
@@ -132,6 +132,9 @@ func (s *submission) decodeField(dec *json.Decoder, name string, bare *bool) err
 	var other json.RawMessage
 	if err := decodeValue(dec, name, &other); err != nil {
 		return err
+	}
+	if text, ok := elsewhere[name]; ok && !isNull(other) {
+		return failf(CodeNotSupported, "%s: %s", name, text)
 	}
 	*bare = *bare || bytes.Contains(other, []byte(`"class_type"`))
 	return nil
