@@ -43,6 +43,8 @@ type Options struct {
 	Closed func(ctx context.Context, e Execution) (bool, error)
 	// ChildTenant owns the jobs that other Temporal users start. Empty: not known here.
 	ChildTenant string
+	// Callable tells why the receiver of a child's webhook may not be called; nil where it may.
+	Callable func(address string) error
 	// Owner tells whose job it is, empty for one of those; not found where there is no such job.
 	Owner func(ctx context.Context, jobID string) (tenant string, found bool, err error)
 	Store Store

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -163,7 +164,12 @@ func newBench(t *testing.T, more ...backend.Backend) *bench {
 	log, hook := logtest.NewNullLogger()
 	b.log = hook
 	a := activities.New(activities.Options{
-		ChildTenant: "alice",
+		ChildTenant: "alice", Callable: func(address string) error {
+			if strings.Contains(address, "10.0.0.1") {
+				return errors.New("10.0.0.1 is not a public address")
+			}
+			return nil
+		},
 		Owner: func(_ context.Context, id string) (string, bool, error) {
 			tenant, found := b.owners[id]
 			return tenant, found, nil

@@ -57,7 +57,7 @@ func (s *Server) submitBatch(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	b := &batch{newJob: newJob{tenant: about(c).tenant, key: key, from: about(c)}}
+	b := &batch{newJob: newJob{tenant: about(c).tenant, key: key, base: s.base(c), from: about(c)}}
 	b.id = batchID(b.tenant, key)
 	leave, err := s.admit(b.tenant, key, b.jobID(0), 1)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/live"
 	"github.com/comfyd/comfyd/internal/outbound"
+	"github.com/comfyd/comfyd/internal/webhook"
 )
 
 // Temporal is what the API needs of Temporal; client.Client satisfies it.
@@ -79,7 +80,7 @@ type Key struct {
 	Secret string
 }
 
-// Options of a [Server]. Temporal, Store, Catalogs, Keys, SigningKey and Log must be set.
+// Options of a [Server]. Temporal, Store, Catalogs, Keys, SigningKey, Webhooks and Log must be set.
 type Options struct {
 	Temporal Temporal
 	// EagerStart asks Temporal to hand the first step of a job to a worker of this process with the answer to its start.
@@ -97,6 +98,10 @@ type Options struct {
 	DefaultTenant string
 	// SigningKey signs links to outputs; at least 16 bytes, the same in all replicas.
 	SigningKey []byte
+	// Webhooks posts what [Server.Deliver] has to tell.
+	Webhooks *webhook.Sender
+	// DefaultWebhooks are the receivers of jobs that come through the API and name none themselves, by tenant.
+	DefaultWebhooks map[string]string
 	// PublicURL is the address under which clients see the server; empty means the one that the request names.
 	PublicURL string
 	// LinkURL is the address under which a person who looks at Temporal finds the server; empty means PublicURL. Without
@@ -149,8 +154,8 @@ const (
 // complete checks o and fills in what it leaves open.
 func (o *Options) complete() error {
 	switch {
-	case o.Temporal == nil || o.Store == nil || o.Catalogs == nil || o.Log == nil:
-		return errors.New("api: Temporal, Store, Catalogs and Log must be set")
+	case o.Temporal == nil || o.Store == nil || o.Catalogs == nil || o.Webhooks == nil || o.Log == nil:
+		return errors.New("api: Temporal, Store, Catalogs, Webhooks and Log must be set")
 	case len(o.Keys) == 0:
 		return errors.New("api: at least one key is needed, or nobody could use the API")
 	case len(o.SigningKey) < minSigningKey:
@@ -176,6 +181,11 @@ func (o *Options) complete() error {
 		// Fiber's CORS panics on these.
 		if u, err := url.Parse(origin); err != nil || u.Host == "" || u.Path != "" || (u.Scheme != "http" && u.Scheme != "https") {
 			return fmt.Errorf("api: CORS origin %q: use scheme and host such as https://app.example.com, or *", origin)
+		}
+	}
+	for tenant, address := range o.DefaultWebhooks {
+		if err := o.Webhooks.Check(address); err != nil {
+			return fmt.Errorf("api: the webhook of tenant %q may not be called: %w", tenant, err)
 		}
 	}
 	if o.DefaultTenant != "" && !comfy.ValidTenant(o.DefaultTenant) {

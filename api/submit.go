@@ -59,7 +59,7 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	j := &newJob{id: id, tenant: tenant, key: key, sub: sub, from: about(c)}
+	j := &newJob{id: id, tenant: tenant, key: key, base: s.base(c), sub: sub, from: about(c)}
 	if err := j.readWorkflow(); err != nil {
 		return err
 	}
@@ -109,12 +109,16 @@ func (s *Server) readSubmission(c *fiber.Ctx, batch *batchFields) (*submission, 
 	if err != nil {
 		return nil, err
 	}
-	return sub, sub.check(int(s.opts.MaxRunTimeout / time.Second))
+	if err := sub.check(int(s.opts.MaxRunTimeout / time.Second)); err != nil {
+		return nil, err
+	}
+	return sub, s.checkWebhook(sub.webhookURL)
 }
 
 // newJob is a job on its way to Temporal.
 type newJob struct {
 	id, tenant, key string
+	base            string // of the addresses that its client uses
 	from            *request
 	sub             *submission
 	graph           *comfy.Graph
@@ -170,8 +174,12 @@ func (s *Server) look(j *newJob, memo comfy.Submission) (replayed bool, err erro
 
 // launch starts the workflow. It reports true when the job was there already.
 func (s *Server) launch(j *newJob, memo comfy.Submission) (replayed bool, err error) {
-	// Not part of the digest: a repeated request is the same one after the setting, or this program, has changed.
+	// Not part of the digest: a repeated request is the same one after the settings, or this program, have changed.
 	j.request.StartTimeoutSeconds, j.request.Revision = int(s.opts.StartTimeout/time.Second), comfy.Revision
+	fill(&j.request.WebhookURL, s.opts.DefaultWebhooks[j.tenant])
+	if j.request.WebhookURL != "" && s.opts.PublicURL == "" {
+		memo.Address = j.base
+	}
 	ctx, cancel := context.WithTimeout(j.from.in(s.life), startTimeout)
 	defer cancel()
 	run, err := s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
@@ -229,7 +237,7 @@ func (s *Server) claimGraph(j *newJob) error {
 func (s *submission) request(images []comfy.Input) comfy.Request {
 	return comfy.Request{
 		Images: images, TimeoutSeconds: s.timeoutSeconds, Priority: s.priority, Backend: s.backend, GPU: s.gpu,
-		Metadata: s.metadata, ExtraPNGInfo: s.extraPNGInfo, StripMetadata: s.stripMetadata,
+		Metadata: s.metadata, ExtraPNGInfo: s.extraPNGInfo, StripMetadata: s.stripMetadata, WebhookURL: s.webhookURL,
 	}
 }
 

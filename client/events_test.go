@@ -77,6 +77,7 @@ func TestEventsEnd(t *testing.T) {
 		break
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	s.Next("GET /events/job-1", one)
 	var last error
 	for _, err := range c.Events(ctx, fakeapi.ID) {

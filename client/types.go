@@ -26,6 +26,8 @@ type SubmitRequest struct {
 	ExtraPNGInfo json.RawMessage `json:"extra_pnginfo,omitempty"`
 	// StripMetadata asks for images without the graph in them.
 	StripMetadata bool `json:"strip_metadata,omitempty"`
+	// WebhookURL is told how the job has ended.
+	WebhookURL string `json:"webhook_url,omitempty"`
 	// IdempotencyKey makes a repeated submission the same job; a random UUID when empty.
 	IdempotencyKey string `json:"-"`
 }

@@ -32,6 +32,8 @@ COMFYD_TEST_CHROMIUM=$(scripts/chromium.sh) || echo "the test that looks at the 
 export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES COMFYD_TEST_CHROMIUM
 COMFYD_TEST_PROMETHEUS=$(scripts/prometheus.sh) || echo "tests of the metrics against a real Prometheus are left out: there is none"
 export COMFYD_TEST_PROMETHEUS
+COMFYD_TEST_WEBHOOKS=$(scripts/webhooks.sh)
+export COMFYD_TEST_WEBHOOKS
 
 if [ "${1:-}" != faults ]; then
   stage lint

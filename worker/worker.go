@@ -48,6 +48,8 @@ type Options struct {
 	Limits    activities.Limits
 	// ChildTenant owns the jobs that other Temporal users start; empty where this worker was not told.
 	ChildTenant string
+	// Callable tells why the receiver of a child's webhook may not be called; nil where it may.
+	Callable func(address string) error
 	// Converter reads the memos of jobs, as the client writes them; for what it cannot read it has an error.
 	Converter converter.DataConverter
 	Sweep     SweepOptions
@@ -89,7 +91,7 @@ func New(o Options) *Worker {
 		Backends: o.Backends, Store: o.Store, Live: o.Live, Limits: o.Limits, Log: o.Log,
 		Elsewhere: o.Directory.Pools,
 		Closed:    closed(o.Client),
-		Owner:     owner(o.Client, o.Converter), ChildTenant: o.ChildTenant,
+		Owner:     owner(o.Client, o.Converter), ChildTenant: o.ChildTenant, Callable: o.Callable,
 	})
 	w := &Worker{activities: a, publisher: o.Publisher, fatal: o.Fatal}
 

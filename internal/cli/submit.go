@@ -27,6 +27,7 @@ type submission struct {
 	randomSeed    bool
 	seeds         int
 	stripMetadata bool
+	webhook       string
 	noWait        bool
 	cancel        bool
 }
@@ -66,6 +67,7 @@ The paths of what was written go to standard output, one a line; all else goes t
 	f.BoolVar(&s.randomSeed, "random-seed", false, "give each input seed or noise_seed that is a number a random one below 2^32, and tell which")
 	f.IntVar(&s.seeds, "seeds", 0, "run it so many times at once, up to 100, each a job of its own with other seeds, and tell which")
 	f.BoolVar(&s.stripMetadata, "strip-metadata", false, "leave the workflow out of the images")
+	f.StringVar(&s.webhook, "webhook", "", "an https address that is told how the job has ended: docs/webhooks.md")
 	f.BoolVar(&s.noWait, "no-wait", false, "print the job's id and leave")
 	f.BoolVar(&s.cancel, "cancel-on-interrupt", false, "Ctrl-C cancels the job without asking")
 	f.BoolVarP(&s.cancel, "yes", "y", false, "the same as --cancel-on-interrupt")
@@ -80,7 +82,7 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 	defer stop()
 	req := client.SubmitRequest{
 		TimeoutSeconds: int((s.timeout + time.Second - 1) / time.Second),
-		Priority:       s.priority, Backend: s.backend, StripMetadata: s.stripMetadata,
+		Priority:       s.priority, Backend: s.backend, StripMetadata: s.stripMetadata, WebhookURL: s.webhook,
 	}
 	switch {
 	case s.timeout < 0:

@@ -41,6 +41,9 @@ type Config struct {
 	DataDir     string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
 	StoreURL    string `env:"COMFYD_STORE_URL"`
 
+	WebhookSecretList string `env:"COMFYD_WEBHOOK_SECRETS"`
+	WebhookList       string `env:"COMFYD_WEBHOOKS"`
+
 	Backends    []string `env:"COMFYD_BACKEND" envDefault:"local"`
 	ComfyURLs   []string `env:"COMFYUI_URLS"`
 	Site        string   `env:"COMFYD_SITE"`
@@ -97,6 +100,9 @@ type Config struct {
 	Payload       []PayloadKey `env:"-"`
 	PlainPayloads bool         `env:"-"`
 	Codec         string       `env:"-"`
+	// Webhooks are told of the jobs of a tenant that name nobody themselves.
+	Webhooks       map[string]string `env:"-"`
+	WebhookSecrets []WebhookSecret   `env:"-"`
 	// Unknown are lines about variables that look like settings and are none, for the log.
 	Unknown []string `env:"-"`
 }
@@ -181,7 +187,10 @@ func Parse(vars map[string]string) (*Config, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	return c, c.payload()
+	if err := c.payload(); err != nil {
+		return nil, err
+	}
+	return c, c.webhooks()
 }
 
 func parse(vars map[string]string) (*Config, error) {

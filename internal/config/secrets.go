@@ -52,7 +52,7 @@ func (c *Config) secrets() error {
 		return &Error{"COMFYD_SIGNING_KEY", "(hidden)", "32 characters or more; or @file"}
 	}
 	c.Signing = []byte(c.SigningKey)
-	return nil
+	return c.webhookTenants()
 }
 
 // indirect is the value of a setting that may be given as @file: what the file holds, its lines joined by commas.
