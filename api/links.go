@@ -57,19 +57,25 @@ func (s *signer) verify(path string, expires int64, signature string) (string, b
 	return tenant, ok
 }
 
+func outputRoot(job string) string { return "/outputs/" + url.PathEscape(job) }
+
 // outputPath is the address of an output; links are signed over it.
 func outputPath(job, sum, filename string) string {
-	return "/outputs/" + url.PathEscape(job) + "/" + url.PathEscape(sum) + "/" + url.PathEscape(filename)
+	return outputRoot(job) + "/" + url.PathEscape(sum) + "/" + url.PathEscape(filename)
 }
 
-// link makes a link that works without a key, for as long as the job is known and at most for linkLife.
+// link makes a link to an output that works without a key.
 func (s *Server) link(c *fiber.Ctx, j *job, sum, filename string) (string, *time.Time) {
+	return s.signed(c, j, outputPath(j.id, sum, filename))
+}
+
+// signed makes a link that works without a key, for as long as the job is known and at most for linkLife.
+func (s *Server) signed(c *fiber.Ctx, j *job, path string) (string, *time.Time) {
 	expires := s.now().Add(linkLife)
 	if j.status.ExpiresAt.Before(expires) {
 		expires = *j.status.ExpiresAt
 	}
 	expires = expires.UTC().Truncate(time.Second)
-	path := outputPath(j.id, sum, filename)
 	query := url.Values{
 		"expires":   {strconv.FormatInt(expires.Unix(), 10)},
 		"signature": {s.signer.sign(j.tenant, path, expires.Unix())},

@@ -229,6 +229,7 @@ func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *c
 		Namespace: a.namespace, NamespaceID: a.namespaceID, Store: blobs, Catalogs: directory,
 		Keys: keys, DefaultTenant: a.config.Children(), SigningKey: a.config.Signing,
 		PublicURL: a.config.PublicURL, LinkURL: a.linkURL(), TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		TemporalUI: a.temporalUI(), KeyFile: a.config.KeyFile(),
 		Converter: a.codec.Converter(), CodecServer: a.codecServer(),
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
 		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
