@@ -1,0 +1,245 @@
+package app_test
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/json"
+	"image"
+	"image/png"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp/kb"
+	"github.com/stretchr/testify/require"
+
+	"github.com/comfyd/comfyd/internal/browser"
+)
+
+// walrus is a workflow with a prompt, a seed that JavaScript's numbers cannot hold, an input file, and a title that must
+// stay text.
+const walrus = `{"1":{"class_type":"EmptyImage","inputs":{"width":64,"height":48,"batch_size":1,"color":255},"_meta":{"title":"Ground"}},
+	"2":{"class_type":"ImageAddNoise","inputs":{"image":["1",0],"seed":11258999068426240071,"strength":0.50},"_meta":{"title":"<img src=x onerror=alert(1)>"}},
+	"3":{"class_type":"SaveImage","inputs":{"images":["2",0],"filename_prefix":"noise"}},
+	"4":{"class_type":"StringConcatenate","inputs":{"string_a":"a walrus","string_b":"at sea","delimiter":" "},"_meta":{"title":"Prompt"}},
+	"5":{"class_type":"PreviewAny","inputs":{"source":["4",0]}},
+	"6":{"class_type":"LoadImage","inputs":{"image":"photo.png"},"_meta":{"title":"Photo"}},
+	"7":{"class_type":"SaveImage","inputs":{"images":["6",0],"filename_prefix":"photo"}}}`
+
+// visit opens the page in a browser of its own and gives it the key.
+func (a *api) visit(o browser.Options) *browser.Window {
+	a.t.Helper()
+	w := browser.Open(a.t, o)
+	w.Go(a.url + "/")
+	w.See("dialog h2", "API key")
+	w.Type(a.key + kb.Enter) // the field has the focus
+	w.See(".drop", "Drop a ComfyUI workflow here")
+	return w
+}
+
+// open drops a workflow on the page.
+func open(w *browser.Window, name string, workflow []byte) {
+	w.Drop(".composer", name, "application/json", workflow)
+	w.See(".composer h1", name)
+}
+
+// jobOf is the ID of the job that the page shows.
+func jobOf(w *browser.Window) string {
+	return browser.Value[string](w, `decodeURIComponent(location.hash.replace("#/jobs/", ""))`)
+}
+
+func picture(t *testing.T) []byte {
+	var buf bytes.Buffer
+	require.NoError(t, png.Encode(&buf, image.NewGray(image.Rect(0, 0, 40, 30))))
+	return buf.Bytes()
+}
+
+// TestPage is a whole first use in a real browser.
+func TestPage(t *testing.T) {
+	browser.Path(t)
+	d := onDouble(t, nil)
+	w := browser.Open(t, browser.Options{})
+	w.Go(d.url + "/")
+	w.See("dialog", "api-key") // where the key lies that was made
+	w.Type("not-the-right-one" + kb.Enter)
+	w.See("dialog .problem", "does not know this key")
+	w.Pardon("401")
+	w.Fill("dialog input[type=password]", d.key)
+	w.Type(kb.Enter)
+	w.See(".drop", "Drop a ComfyUI workflow here")
+
+	w.Drop(".drop", "wrong.json", "application/json", []byte(`{"a": 1}`))
+	w.See(".refusal", "no entry has a class_type")
+	open(w, "walrus.json", []byte(walrus))
+	w.See(".composer", "Not uploaded")
+	w.Drop(".file-field", "me.png", "image/png", picture(t))
+	w.See(".chooser", "Uploaded")
+	w.Fill("textarea", "two walruses")
+	require.Equal(t, "11258999068426240071", browser.Value[string](w, `document.querySelector("input.number").value`))
+	w.Click("summary", "Options")
+	w.Fill(".options input", "A walrus")
+
+	gate := d.comfy.Hold("ImageAddNoise")
+	w.Click("button", "Run")
+	gate.Reached()
+	w.See(".job-title", "A walrus")
+	w.See(".step", "<img src=x onerror=alert(1)> (ImageAddNoise)")
+	w.Click("summary", "Nodes 7")
+	w.See(`[data-state="current"]`, "<img src=x")
+	w.See(`[data-state="done"]`, "Ground")
+	posted := string(d.comfy.Posted()[0])
+	for _, part := range []string{"11258999068426240071", "0.50", "two walruses"} {
+		require.Contains(t, posted, part)
+	}
+	gate.Open()
+	w.See(".badge", "completed")
+	w.See(".said", "two walruses at sea")
+	first := jobOf(w)
+
+	// The gallery, a closer look with keys, and the focus back where it was.
+	w.Wait(`[...document.querySelectorAll(".look img")].filter((i) => i.complete && i.naturalWidth > 0).length === 2`)
+	w.Click(".look", "Look at noise_00001_.png")
+	w.See("dialog.zoom h2", "noise_00001_.png")
+	w.Type(kb.ArrowRight)
+	w.See("dialog.zoom h2", "photo_00001_.png")
+	w.Type(kb.ArrowRight)
+	w.See("dialog.zoom h2", "noise_00001_.png")
+	w.Type(kb.Escape)
+	w.Gone("dialog")
+	w.Wait(`document.activeElement.ariaLabel === "Look at noise_00001_.png"`)
+
+	w.Click("figure a", "Download noise_00001_.png")
+	_, err := png.Decode(bytes.NewReader(w.Downloaded("noise_00001_.png")))
+	require.NoError(t, err)
+	w.Click("a.button", browser.Value[string](w, `[...document.querySelectorAll(".actions a")].map((a) => a.textContent)[0]`))
+	raw := w.Downloaded("comfyd-" + first + ".zip")
+	z, err := zip.NewReader(bytes.NewReader(raw), int64(len(raw)))
+	require.NoError(t, err)
+	require.Len(t, z.File, 3)
+	require.Equal(t, "http://"+d.app.TemporalUI+"/namespaces/default/workflows/"+first, browser.Value[string](w, `[...document.querySelectorAll("a")].find((a) => a.textContent === "Temporal").href`))
+
+	w.Click("button", "Run again with another seed")
+	w.Wait(`location.hash !== "#/jobs/` + first + `"`)
+	w.See(".badge", "completed")
+	second := jobOf(w)
+	require.NotContains(t, string(d.comfy.Posted()[1]), "11258999068426240071")
+	require.Contains(t, string(d.comfy.Posted()[1]), "two walruses")
+
+	// The list, its search, and both addresses of a job, each with the workflow that this browser has sent.
+	w.Click("nav a", "Jobs")
+	w.Wait(`document.querySelectorAll(".jobs li").length === 2`)
+	w.Fill("[type=search]", "no such words")
+	w.See(".empty", "No job is like that")
+	w.Fill("[type=search]", "WALRUSES two")
+	w.Wait(`document.querySelectorAll(".jobs li").length === 2`)
+	w.Fill("[type=search]", "title=A walrus")
+	w.Wait(`document.querySelectorAll(".jobs li").length === 2`)
+	w.Fill("[type=search]", second+kb.Enter)
+	w.See(".job .id", second[:8])
+	w.Go(d.url + "/jobs/" + first)
+	w.See(".job .id", first[:8])
+	w.Wait(`location.pathname === "/"`)
+	require.Equal(t, "11258999068426240071", browser.Value[string](w, `document.querySelector("input.number").value`))
+	w.Reload()
+	w.See(".job .id", first[:8])
+	w.See(".badge", "completed")
+
+	w.Click("button", "Delete")
+	w.Click("dialog button", "Delete")
+	w.Wait(`document.querySelectorAll(".jobs li").length === 1`)
+	require.Equal(t, 404, d.do("GET", "/status/"+first, nil).code)
+
+	// Forgetting the key forgets the workflows, too.
+	w.Click("button", "API key")
+	w.Click("button", "Forget the key")
+	w.See("dialog", "This server wants an API key")
+	w.Type(d.key + kb.Enter)
+	w.See(".drop", "Drop a ComfyUI workflow here")
+	w.Go(d.url + "/#/jobs/" + second)
+	w.See(".composer", "does not know the workflow")
+}
+
+// TestPageOfFailures: refusals and failures stand at the node that is to blame.
+func TestPageOfFailures(t *testing.T) {
+	browser.Path(t)
+	d := onDouble(t, nil)
+	w := d.visit(browser.Options{})
+	open(w, "walrus.json", []byte(strings.Replace(walrus, `"width":64`, `"width":0`, 1)))
+	w.Drop(".file-field", "photo.png", "image/png", picture(t))
+	w.See(".chooser", "Uploaded")
+	w.Click("button", "Run")
+	w.See(".refusal", "width")
+	w.Pardon("400")
+	w.Click(".refusal button", "Ground")
+	w.Wait(`document.activeElement.ariaInvalid === "true" && document.activeElement.value === "0"`)
+	w.Shot("page-refused")
+	w.Type(kb.Backspace + "x")
+	w.Click("button", "Run")
+	w.Wait(`document.querySelector(":invalid:not(form, fieldset)")?.validationMessage.includes("number")`)
+	w.Type(kb.Backspace + "64")
+
+	d.comfy.FailNode("ImageAddNoise", "ValueError", "no walrus here <b>")
+	w.Click("button", "Run")
+	w.See(".failure", "ValueError: no walrus here <b>")
+	w.See(".failure", "Look at the inputs of the node that is marked")
+	w.See(`.nodes [data-state="failed"]`, "<img src=x onerror=alert(1)>")
+	w.Shot("page-failed")
+	d.comfy.FailNode("ImageAddNoise", "", "")
+
+	// A job that runs, canceled.
+	open(w, "ticking.json", ticking(1))
+	w.Click("button", "Run")
+	w.See(".step", "step")
+	w.Wait(`document.querySelector("progress").value > 0 && document.title.includes("%")`)
+	w.Click("button", "Cancel")
+	w.See(".badge", "canceled")
+	require.Equal(t, "canceled", d.finish(jobOf(w))["code"])
+
+	// The editor's own format is said to be that.
+	open(w, "ui.json", testdata(t, "ui_simple.json"))
+	w.See(".composer", "the editor's own format")
+
+	// A server that goes away and comes back is told of, and no more.
+	w.Go(d.url + "/#/jobs/no-such-job")
+	w.See(".failure", "There is no such job")
+	w.Pardon("404")
+}
+
+// TestPageAsCode: what the page writes is what it sends, in every language, whatever is in it.
+func TestPageAsCode(t *testing.T) {
+	browser.Path(t)
+	d := onDouble(t, nil)
+	w := d.visit(browser.Options{})
+	open(w, "odd.json", []byte(`{"1":{"class_type":"StringConcatenate","inputs":{"string_a":"`+"`${x}` 'JSON' \\\"\\\"\\\" \\\\"+`\nJSON\n","string_b":"é","delimiter":""}},
+		"2":{"class_type":"PreviewAny","inputs":{"source":["1",0]}},"3":{"class_type":"ImageAddNoise","inputs":{"seed":11258999068426240071,"strength":1.0}}}`))
+	w.Click("button", "As code")
+	for _, language := range []string{"curl", "Python", "JavaScript", "Go"} {
+		w.Click("[role=tab]", language)
+		code := browser.Value[string](w, `document.querySelector("#code-panel").textContent`)
+		require.Contains(t, code, "COMFYD_API_KEY")
+		require.NotContains(t, code, d.key)
+		require.Contains(t, code, d.url)
+		from, to := strings.Index(code, "{\n  \"workflow\""), strings.LastIndex(code, "\n}\n")
+		for _, end := range []string{"\n}\nJSON\n", "\n}\n\"\"\"", "\n}\n`"} {
+			if at := strings.Index(code, end); at > 0 {
+				to = at
+			}
+		}
+		body := code[from : to+2]
+		var sent struct {
+			Workflow map[string]struct {
+				Inputs map[string]json.RawMessage
+			}
+		}
+		require.NoError(t, json.Unmarshal([]byte(body), &sent), "%s: %s", language, body)
+		var text string
+		require.NoError(t, json.Unmarshal(sent.Workflow["1"].Inputs["string_a"], &text))
+		require.Equal(t, "`${x}` 'JSON' \"\"\" \\\nJSON\n", text, language)
+		require.Equal(t, "11258999068426240071", string(sent.Workflow["3"].Inputs["seed"]))
+		require.Equal(t, "1.0", string(sent.Workflow["3"].Inputs["strength"]))
+		if language == "JavaScript" || language == "Go" { // raw strings end at a backtick
+			require.NotContains(t, body, "`")
+		}
+	}
+	w.Type(kb.Escape)
+	w.Gone("dialog")
+}
