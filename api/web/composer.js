@@ -2,26 +2,25 @@
 
 import { showCode } from "./code.js";
 import { button, el, icon, nextId, say } from "./dom.js";
-import { fileField, otherField, promptField, seedField } from "./fields.js";
-import { isWorkflowFile, nameFor, names, upload } from "./files.js";
-import { accepts, fields, read, titleOf } from "./graph.js";
-import { call, Failure, root } from "./http.js";
+import { isWorkflowFile, names } from "./files.js";
+import { read, titleOf } from "./graph.js";
+import { call, Failure } from "./http.js";
 import { stringify } from "./json.js";
 import { dropDraft, keep, keepDraft } from "./kept.js";
 import { problems } from "./nodes.js";
 import { optionsForm, optionsOf } from "./options.js";
 import { workflowOf } from "./png.js";
+import { sheet } from "./sheet.js";
 import { plural } from "./words.js";
 
 const draftAfter = 400; // ms without a key stroke
+const none = { elements: [], parts: new Map(), seeds: [], build() {}, uploading: () => false };
 
 // composer makes the form. `submitted` is called with the ID of a job that was accepted.
 export function composer(submitted) {
   const element = el("section", { class: "pane composer", "aria-label": "Workflow" });
   let work = null; // {kind, graph, nodes, name, files, options, random}
-  let parts = new Map(); // fields by "id.input"
-  let seeds = [];
-  let uploads = 0;
+  let page = none; // the fields of work
   let last = null; // {body, key} of a submission that may or may not have arrived
   let draftTimer = 0;
   let sent = ""; // the job whose workflow this is, as long as nothing is changed
@@ -83,10 +82,10 @@ export function composer(submitted) {
 
   // take gives dropped files to what they suit: the field under the pointer, the next input without a file, or the form.
   const take = (list, target) => {
-    const free = () => [...parts.values()].filter((p) => p.take).sort((a, b) => a.has() - b.has());
+    const free = () => [...page.parts.values()].filter((p) => p.take).sort((a, b) => a.has() - b.has());
     for (const file of list) {
       if (isWorkflowFile(file)) return open(file);
-      const field = [...parts.values()].find((p) => p.take && p.element.contains(target)) ?? free()[0];
+      const field = [...page.parts.values()].find((p) => p.take && p.element.contains(target)) ?? free()[0];
       if (!field) return open(file);
       field.take(file);
       target = null;
@@ -94,8 +93,7 @@ export function composer(submitted) {
   };
 
   const show = (why) => {
-    parts = new Map();
-    seeds = [];
+    page = work ? sheet(work, changed) : none;
     element.replaceChildren(...(work ? filled() : blank(why)));
   };
 
@@ -123,31 +121,12 @@ export function composer(submitted) {
 
   const filled = () => {
     const form = el("form", { novalidate: true, onsubmit: (event) => (event.preventDefault(), run()) });
-    const group = (title, list) => list.length > 0 && el("section", { class: "group" }, el("h2", null, title), list.map((p) => p.element));
     const count = Object.keys(work.nodes).length;
     const head = el("div", { class: "work-head" },
       el("div", null, el("h1", { class: "file-name", title: work.name }, work.name || "Workflow"), el("p", { class: "note" }, plural(count, "node"))),
       chooser("Replace"), button("close", "Remove the workflow", clear, { bare: true, class: "quiet" }));
     form.append(head);
-    if (work.kind === "ui") {
-      form.append(el("div", { class: "box", role: "note" },
-        el("p", null, "This is the editor's own format. It is sent as it is, and the server converts it where that is safe."),
-        el("p", { class: "note" }, "To edit prompts and seeds here, export it with Workflow > Export (API).")));
-    } else {
-      const found = fields(work.graph);
-      const set = (f) => (value) => {
-        work.graph[f.id].inputs[f.name] = value;
-        changed();
-      };
-      const part = (f, made) => (parts.set(`${f.id}.${f.name}`, made), made);
-      seeds = found.seeds.map((f) => part(f, seedField(work.nodes, f, set(f))));
-      form.append(...[
-        group("Input files", found.files.map((f) => part(f, filePart(f, set(f))))),
-        group("Prompts", found.prompts.map((f) => part(f, promptField(work.nodes, f, set(f))))),
-        group("Seeds", [...seeds, ...(seeds.length > 0 ? [{ element: always() }] : [])]),
-        others(found.others, (f) => part(f, otherField(work.nodes, f, set(f)))),
-      ].filter(Boolean));
-    }
+    form.append(...page.elements);
     const sure = el("details", { class: "group" }, el("summary", null, "Options"), optionsForm(work.options, changed));
     sure.open = Object.values(work.options).some(Boolean);
     const runs = el("button", { type: "submit", class: "main run" }, icon("play"), el("span", null, "Run"));
@@ -161,65 +140,13 @@ export function composer(submitted) {
     return [form];
   };
 
-  const always = () => {
-    const box = el("input", { type: "checkbox", id: nextId(), checked: work.random, onchange: () => ((work.random = box.checked), changed()) });
-    return el("div", { class: "field check" }, box, el("label", { for: box.id }, "Another seed for each run"));
-  };
-
-  // others are built when they are wanted: there may be thousands.
-  const others = (list, make) => {
-    if (list.length === 0) return null;
-    const body = el("div");
-    const box = el("details", { class: "group others" }, el("summary", null, "Other inputs ", el("span", { class: "note" }, String(list.length))), body);
-    const build = () => {
-      if (body.firstChild) return;
-      for (const id of new Set(list.map((f) => f.id))) {
-        body.append(el("fieldset", { data: { node: id } },
-          el("legend", null, titleOf(work.nodes, id), " ", el("span", { class: "note" }, `#${id}`)),
-          list.filter((f) => f.id === id).map((f) => make(f).element)));
-      }
-    };
-    box.addEventListener("toggle", build);
-    box.build = build;
-    return box;
-  };
-
-  const filePart = (f, set) => {
-    const made = fileField(work.nodes, f, accepts(work.nodes[f.id], f.name), (file) => part.take(file));
-    const value = () => work.graph[f.id].inputs[f.name];
-    const has = () => work.files.some((file) => names(value(), file.name));
-    const part = {
-      ...made, has,
-      async take(file) {
-        made.problem("");
-        made.show(file.name, "Uploading ...", file);
-        uploads++;
-        try {
-          let name = nameFor(file);
-          const kept = await upload(file, name);
-          if (work.files.some((other) => other.name === name && other.ref !== kept.ref)) name = `${kept.sha256.slice(0, 6)}-${name}`;
-          work.files = [...work.files.filter((other) => other.name !== name), { name, ref: kept.ref }];
-          set(name);
-          made.show(file.name, "Uploaded");
-        } catch (error) {
-          if (!(error instanceof Failure)) throw error;
-          made.show(value(), "");
-          made.problem(error.message);
-        }
-        uploads--;
-      },
-    };
-    made.show(value(), has() ? "Uploaded before" : value() ? "Not uploaded: the server may have it" : "", null);
-    return part;
-  };
-
   // request is the body of the submission as it stands.
   const request = () => {
     const body = { workflow: work.graph, ...optionsOf(work.options) };
-    if (work.kind === "api") {
-      const used = work.files.filter((file) => Object.values(work.graph).some((node) => Object.values(node?.inputs ?? {}).some((value) => names(value, file.name))));
-      if (used.length > 0) body.images = used.map(({ name, ref }) => ({ name, ref }));
-    } else if (work.files.length > 0) body.images = work.files.map(({ name, ref }) => ({ name, ref }));
+    const named = (node) => [...Object.values(node?.inputs ?? {}), ...(Array.isArray(node?.widgets_values) ? node.widgets_values : [])];
+    const values = (work.kind === "ui" ? work.graph.nodes : Object.values(work.graph)).flatMap(named);
+    const used = work.files.filter((file) => values.some((value) => names(value, file.name)));
+    if (used.length > 0) body.images = used.map(({ name, ref }) => ({ name, ref }));
     return body;
   };
 
@@ -238,20 +165,21 @@ export function composer(submitted) {
       invalid.reportValidity();
       return;
     }
-    if (uploads > 0) {
+    if (page.uploading()) {
       refuse(new Error("A file is still being uploaded. Run it in a moment."));
       return;
     }
     if (work.random) roll();
-    for (const p of parts.values()) p.problem("");
+    for (const p of page.parts.values()) p.problem("");
     element.querySelector(".refusal").hidden = true;
     busy(true);
     try {
       const body = stringify(request());
+      const remembered = record();
       if (last?.body !== body) last = { body, key: [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(16)).join("-") };
       const job = await call("POST", "submit_workflow", { text: body, headers: { "Idempotency-Key": last.key } });
       last = null;
-      await keep({ ...record(), id: job.id, title: work.options.title?.trim() ?? "" });
+      await keep({ ...remembered, id: job.id, title: work.options.title?.trim() ?? "" });
       sent = job.id;
       submitted(job);
     } catch (error) {
@@ -279,23 +207,23 @@ export function composer(submitted) {
   // mark puts the errors of nodes at their fields, and returns them all.
   const mark = (nodeErrors) => {
     const found = Object.keys(nodeErrors ?? {}).flatMap((id) => problems(nodeErrors, id).map((p) => ({ id, p })));
-    if (found.length > 0) element.querySelector(".others")?.build();
-    for (const { id, p } of found) parts.get(`${id}.${p.input}`)?.problem(p.nearest ? `${p.text} Did you mean ${p.nearest}?` : p.text);
+    if (found.length > 0) page.build();
+    for (const { id, p } of found) page.parts.get(`${id}.${p.input}`)?.problem(p.nearest ? `${p.text} Did you mean ${p.nearest}?` : p.text);
     return found;
   };
 
   // edit puts the focus on an input of a node.
   const edit = (id, input) => {
     if (!work) return;
-    element.querySelector(".others")?.build();
-    const found = parts.get(`${id}.${input}`) ?? [...parts].find(([name]) => name.startsWith(`${id}.`))?.[1];
+    page.build();
+    const found = page.parts.get(`${id}.${input}`) ?? [...page.parts].find(([name]) => name.startsWith(`${id}.`))?.[1];
     if (!found) return;
     for (let d = found.element.closest("details"); d; d = d.parentElement.closest("details")) d.open = true;
     found.input.scrollIntoView({ block: "center" });
     found.input.focus();
   };
 
-  const roll = () => seeds.forEach((s) => s.roll());
+  const roll = () => page.seeds.forEach((s) => s.roll());
 
   show();
   return {
@@ -310,7 +238,7 @@ export function composer(submitted) {
       return work;
     },
     get seeds() {
-      return seeds.length;
+      return page.seeds.length;
     },
     // again runs the workflow that is shown once more, with other seeds.
     again() {

@@ -32,7 +32,20 @@ function recognize(value, files = []) {
   const all = Object.values(value);
   if (all.length === 0) throw new Error("This workflow is empty.");
   if (!all.some(isNode)) throw new Error("This is no ComfyUI workflow: no entry has a class_type. In ComfyUI's editor, use Workflow > Export (API).");
-  return { kind: "api", graph: value, nodes: value, files };
+  return { kind: "api", graph: cleaned(value), nodes: value, files };
+}
+
+const ownFile = /^comfyd\/[^/]+\/[0-9a-f]{12}_/; // how a backend calls a file that came with a job
+
+// cleaned takes away what comfyd and ComfyUI add to a workflow that they run, which stands in the pictures that it makes.
+function cleaned(graph) {
+  for (const node of Object.values(graph).filter(isNode)) {
+    delete node.is_changed;
+    if (!isObject(node.inputs)) continue;
+    delete node.inputs._comfyd;
+    for (const [name, value] of Object.entries(node.inputs)) if (typeof value === "string") node.inputs[name] = value.replace(ownFile, "");
+  }
+  return graph;
 }
 
 export const classOf = (nodes, id) => nodes[id]?.class_type ?? "";
@@ -94,6 +107,13 @@ export function fields(graph) {
   const rank = { positive: 0, "": 1, negative: 2 };
   found.prompts.sort((a, b) => rank[a.role] - rank[b.role]);
   return found;
+}
+
+// filesOfEditor are the input files that a workflow in the editor's own format names, each {id, name, node}.
+export function filesOfEditor(graph) {
+  return graph.nodes
+    .filter((n) => isObject(n) && fileClasses.test(n.type) && Array.isArray(n.widgets_values) && typeof n.widgets_values[0] === "string" && mediaFile.test(n.widgets_values[0]))
+    .map((node) => ({ id: String(node.id), name: "image", role: "", node }));
 }
 
 // rolesOf tells which nodes feed a sampler's positive input, and which its negative one alone.

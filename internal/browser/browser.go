@@ -285,8 +285,9 @@ func (w *Window) Shot(name string) {
 	require.NoError(w.t, os.WriteFile(filepath.Join(dir, name+".png"), raw, 0o644))
 }
 
-// Axe checks the page with axe-core, by WCAG 2.2 A and AA and its best practices, and fails the test for what it finds.
-func (w *Window) Axe(where string) {
+// Axe checks the page with axe-core, by these of its rules or else by all (WCAG 2.2 A and AA, best practices), and fails the
+// test for what it finds.
+func (w *Window) Axe(where string, rules ...string) {
 	w.t.Helper()
 	path := os.Getenv("COMFYD_TEST_AXE")
 	if path == "" {
@@ -296,7 +297,12 @@ func (w *Window) Axe(where string) {
 	require.NoError(w.t, err)
 	_, err = chromedp.Run(w.ctx, chromedp.Evaluate[bool](string(source)+"\n;true"))
 	require.NoError(w.t, err)
-	found := Value[[]string](w, `axe.run().then((r) => r.violations.map((v) => v.impact + " " + v.id + ": " + v.help + " | " + v.nodes.map((n) => n.html + " " + n.failureSummary).join(" | ")))`)
+	only, err := json.Marshal(map[string]any{"runOnly": rules})
+	require.NoError(w.t, err)
+	if len(rules) == 0 {
+		only = []byte("{}")
+	}
+	found := Value[[]string](w, `axe.run(`+string(only)+`).then((r) => r.violations.map((v) => v.impact + " " + v.id + ": " + v.help + " | " + v.nodes.map((n) => n.html + " " + n.failureSummary).join(" | ")))`)
 	require.Empty(w.t, found, where)
 }
 
