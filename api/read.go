@@ -10,7 +10,6 @@ import (
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflow/v1"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -53,16 +52,25 @@ func (s *Server) job(id, tenant string) (*job, error) {
 		}
 	}
 	if j == nil {
-		if !validWorkflowID(id) {
-			return nil, notFound()
-		}
-		// Many who ask for one job at a time share one read.
-		shared, err, _ := s.reads.Do(id, func() (any, error) { return s.read(id) })
-		if err != nil {
-			return nil, err
-		}
-		j = shared.(*job)
+		return s.shared(id, tenant, nil)
 	}
+	return s.own(j, tenant)
+}
+
+// shared reads a job. Many who ask for one at a time share one read.
+func (s *Server) shared(id, tenant string, end *outcome) (*job, error) {
+	if !validWorkflowID(id) {
+		return nil, notFound()
+	}
+	j, err, _ := s.reads.Do(id, func() (any, error) { return s.read(id, end) })
+	if err != nil {
+		return nil, err
+	}
+	return s.own(j.(*job), tenant)
+}
+
+// own hides the jobs of others, and what has been deleted.
+func (s *Server) own(j *job, tenant string) (*job, error) {
 	if j.tenant != tenant || s.deleted.Contains(j.runID) {
 		return nil, notFound()
 	}
@@ -94,19 +102,22 @@ func (s *Server) freshJob(id, tenant string) (*job, error) {
 	return s.job(id, tenant)
 }
 
+// endedJob is freshJob for one whose end may be known, and which nobody asks for at this moment.
+func (s *Server) endedJob(id, tenant string, end *outcome) (*job, error) {
+	s.open.forget(id)
+	s.reads.Forget(id)
+	return s.shared(id, tenant, end)
+}
+
 func validWorkflowID(id string) bool {
 	return id != "" && len(id) <= maxWorkflowID && utf8.ValidString(id) && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' })
 }
 
-// read asks Temporal: the workflow's own word by a query and the server's by Describe, at the same time.
-func (s *Server) read(id string) (*job, error) {
+// read asks Temporal: the server's word by Describe and, of an open job, the workflow's own by a query. end is how
+// the run is known to have ended, nil where it is not.
+func (s *Server) read(id string, end *outcome) (*job, error) {
 	ctx, cancel := context.WithTimeout(s.life, readTimeout)
 	defer cancel()
-	patience := time.NewTimer(queryPatience)
-	defer patience.Stop()
-	answer := make(chan *comfy.Status, 1)
-	go func() { answer <- s.query(ctx, id) }()
-
 	described, err := s.temporal.DescribeWorkflowExecution(ctx, id, "")
 	if err != nil {
 		return nil, temporalError(err)
@@ -131,20 +142,32 @@ func (s *Server) read(id string) (*job, error) {
 		if s.isDeleted(ctx, id, j.runID) {
 			return nil, notFound()
 		}
-		if err := s.readEnd(ctx, j, described); err != nil {
+		if end == nil || end.runID != j.runID {
+			end = s.outcome(ctx, id, j.runID)
+		}
+		if err := s.readEnd(j, info, end); err != nil {
 			return nil, err
 		}
 		s.closed.add(j, s.now())
 		return j, nil
 	}
-	var own *comfy.Status
-	select {
-	case own = <-answer:
-	case <-patience.C:
-	}
-	s.merge(&j.status, own, described)
+	s.merge(&j.status, s.ownWord(ctx, id), described)
 	s.open.add(j, s.now())
 	return j, nil
+}
+
+// ownWord is what the workflow says of itself; nil where it does not in time.
+func (s *Server) ownWord(ctx context.Context, id string) *comfy.Status {
+	patience := time.NewTimer(queryPatience)
+	defer patience.Stop()
+	answer := make(chan *comfy.Status, 1)
+	go func() { answer <- s.query(ctx, id) }()
+	select {
+	case own := <-answer:
+		return own
+	case <-patience.C:
+		return nil
+	}
 }
 
 // query returns nil where the workflow does not answer, or has ended.
@@ -164,31 +187,48 @@ func (s *Server) query(ctx context.Context, id string) *comfy.Status {
 	return &status
 }
 
+// outcome is how a run has ended, or why that could not be read.
+type outcome struct {
+	runID  string
+	result comfy.Result
+	err    error
+}
+
+// outcome waits for the end of a run.
+func (s *Server) outcome(ctx context.Context, id, runID string) *outcome {
+	o := &outcome{runID: runID}
+	o.err = s.temporal.GetWorkflow(ctx, id, runID).Get(ctx, &o.result)
+	return o
+}
+
+// known tells whether it is the word of the run itself.
+func (o *outcome) known() bool {
+	var failed *temporal.WorkflowExecutionError
+	return o.err == nil || errors.As(o.err, &failed) || errors.Is(o.err, converter.ErrUnableToDecode)
+}
+
 // readEnd completes j from a closed run.
-func (s *Server) readEnd(ctx context.Context, j *job, described *workflowservice.DescribeWorkflowExecutionResponse) error {
-	info := described.GetWorkflowExecutionInfo()
+func (s *Server) readEnd(j *job, info *workflow.WorkflowExecutionInfo, end *outcome) error {
 	ended := info.GetCloseTime().AsTime()
 	expires := ended.Add(s.opts.Retention)
 	j.status.Phase, j.status.EndedAt, j.status.ExpiresAt = "", &ended, &expires
 
-	var result comfy.Result
-	err := s.temporal.GetWorkflow(ctx, j.id, j.runID).Get(ctx, &result)
 	var failed *temporal.WorkflowExecutionError
 	switch {
-	case err == nil:
-		j.status.State, j.status.Result = comfy.Completed, &result
+	case end.err == nil:
+		j.status.State, j.status.Result = comfy.Completed, &end.result
 		return nil
-	case errors.As(err, &failed):
-		f := failureOf(info.GetStatus(), err)
+	case errors.As(end.err, &failed):
+		f := failureOf(info.GetStatus(), end.err)
 		if f.Metrics.TotalMS == 0 {
 			f.Metrics.TotalMS = ended.Sub(j.status.CreatedAt).Milliseconds()
 		}
 		j.status.State, j.status.Failure = comfy.Failed, f
 		return nil
-	case errors.Is(err, converter.ErrUnableToDecode):
-		return failf(CodeInternal, "The job's result cannot be read.").because(err)
+	case errors.Is(end.err, converter.ErrUnableToDecode):
+		return failf(CodeInternal, "The job's result cannot be read.").because(end.err)
 	}
-	return temporalError(err)
+	return temporalError(end.err)
 }
 
 // failureOf words the end of a run that did not complete.

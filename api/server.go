@@ -45,6 +45,7 @@ type Server struct {
 
 	closed     *closedJobs
 	open       *openJobs
+	started    *openJobs                    // what this replica has started itself: only who they are is known
 	deleted    *lru.Cache[string, struct{}] // runs
 	reads      singleflight.Group
 	rechecks   singleflight.Group
@@ -81,7 +82,7 @@ func New(o Options) (*Server, error) {
 		keys:   newKeyring(o.Keys),
 		signer: newSigner(o.SigningKey, o.Keys, o.DefaultTenant),
 		now:    time.Now,
-		closed: newClosedJobs(), open: newOpenJobs(),
+		closed: newClosedJobs(), open: newOpenJobs(), started: newOpenJobs(),
 		memory: newBudget(bodiesInMemory * o.BodyLimit), deleteWait: deleteWait,
 	}
 	deleted, err := lru.New[string, struct{}](maxDeleted)

@@ -29,9 +29,11 @@ func (s *Server) status(c *fiber.Ctx) error {
 		return err
 	}
 	about(c).callID = id
-	j, err := s.job(id, about(c).tenant)
-	if err != nil {
-		return err
+	j := s.started.get(id, s.now())
+	if j == nil || j.tenant != about(c).tenant || wait == 0 {
+		if j, err = s.job(id, about(c).tenant); err != nil {
+			return err
+		}
 	}
 	if wait > 0 && !j.ended() {
 		s.watches.await(j, wait)

@@ -125,8 +125,8 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	// Not part of the digest: a repeated request is the same one after the setting has changed.
-	j.request.StartTimeoutSeconds = int(s.opts.StartTimeout / time.Second)
+	// Not part of the digest: a repeated request is the same one after the setting, or this program, has changed.
+	j.request.StartTimeoutSeconds, j.request.Revision = int(s.opts.StartTimeout/time.Second), comfy.Revision
 	memo := comfy.Submission{Tenant: j.tenant, Digest: digest, RequestID: j.from.id}
 	ctx, cancel := context.WithTimeout(j.from.in(s.life), startTimeout)
 	defer cancel()
@@ -139,7 +139,7 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if f := s.catalogs.Check(ctx, j.graph, inputNames(j.request.Images), backend.WantOf(&j.request)); f != nil {
 		return false, refusal(f)
 	}
-	_, err = s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
+	run, err := s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
 	var already *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &already) {
 		found, err := s.replay(ctx, j.id, memo)
@@ -159,6 +159,7 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 		}
 		return false, e
 	}
+	s.started.add(&job{id: j.id, runID: run.GetRunID(), tenant: j.tenant, status: comfy.Status{State: comfy.Running}}, s.now())
 	return false, nil
 }
 

@@ -107,7 +107,7 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflow
 	run.info.Memo = &commonpb.Memo{Fields: memo}
 	run.options = o
 	f.runs[o.ID] = run
-	return &fakeHandle{f: f, id: o.ID}, errors.Join(json.Unmarshal(raw, &run.request), f.startErr)
+	return &fakeHandle{f: f, id: o.ID, run: run.info.Execution.RunId}, errors.Join(json.Unmarshal(raw, &run.request), f.startErr)
 }
 
 // CountWorkflow counts the open runs, of the tenant that the query names where it names one.
@@ -302,11 +302,12 @@ func (f *fakeTemporal) CheckHealth(context.Context, *client.CheckHealthRequest) 
 
 type fakeHandle struct {
 	client.WorkflowRun
-	f  *fakeTemporal
-	id string
+	f       *fakeTemporal
+	id, run string
 }
 
-func (h *fakeHandle) GetID() string { return h.id }
+func (h *fakeHandle) GetID() string    { return h.id }
+func (h *fakeHandle) GetRunID() string { return h.run }
 
 func (h *fakeHandle) Get(ctx context.Context, value any) error {
 	h.f.gets.Add(1)

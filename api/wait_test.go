@@ -38,6 +38,26 @@ func TestStatusWaits(t *testing.T) {
 	h.requireError(h.do("GET", "/status/"+id+"?output=x", ""), 400, CodeInvalidRequest)
 }
 
+// TestStatusWaitsAtOnce: who waits for what this replica has just started costs Temporal one long poll, and one look at the
+// end, which is known by then.
+func TestStatusWaitsAtOnce(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	answers := make(chan answer)
+	go func() { answers <- h.do("GET", "/status/"+id+"?wait=15", "") }()
+	require.Eventually(t, func() bool { return h.server.watches.waiting(run.info.Execution.RunId) == 1 }, 5*time.Second, time.Millisecond)
+	h.temporal.mu.Lock()
+	run.end(enums.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	h.temporal.mu.Unlock()
+	require.Equal(t, 200, (<-answers).status)
+	require.EqualValues(t, 1, h.temporal.gets.Load())
+	require.EqualValues(t, 1, h.temporal.describes.Load())
+	require.Zero(t, h.temporal.queries.Load())
+
+	id, _ = h.submitted()
+	h.requireError(h.do("GET", "/status/"+id+"?wait=1", "", "Authorization", "Bearer "+keyB), 404, CodeNotFound)
+}
+
 func TestStatusWaitEndsWithTheServer(t *testing.T) {
 	h := newHarness(t)
 	id, run := h.submitted()

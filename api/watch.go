@@ -62,12 +62,14 @@ func (w *watches) follow(j *job, one *watch) {
 		// caller's deadline, and in that second the SDK would ask again and again without a pause.
 		slice, done := context.WithCancel(w.s.draining)
 		timer := time.AfterFunc(longPoll, done)
-		// Why it ended is read again in one place for all; a Temporal that does not answer shows there as well.
-		_ = w.s.temporal.GetWorkflow(slice, j.id, j.runID).Get(slice, nil)
+		end := w.s.outcome(slice, j.id, j.runID)
 		early := slice.Err() == nil
 		timer.Stop()
 		done()
-		now, err := w.s.freshJob(j.id, j.tenant)
+		if !end.known() {
+			end = nil // a Temporal that does not answer shows when the job is read
+		}
+		now, err := w.s.endedJob(j.id, j.tenant, end)
 		if w.leave(j.runID, one, err == nil && now.ended() || err != nil && asError(err).Code == CodeNotFound) {
 			return
 		}

@@ -32,7 +32,14 @@ type Request struct {
 	ExtraPNGInfo json.RawMessage `json:"extra_pnginfo,omitempty"`
 	// StripMetadata removes the graph that ComfyUI embeds into PNG and WebP files.
 	StripMetadata bool `json:"strip_metadata,omitempty"`
+	// Revision is the [Revision] that the API knows which sent the job, and that its workers therefore know, too. Others
+	// leave it 0.
+	Revision int `json:"revision,omitempty"`
 }
+
+// Revision counts the orders in which the workflow has taken its steps. From 1 on, it looks for a backend that is ready
+// before it waits for one. A job that names its revision needs no note of it in its history.
+const Revision = 1
 
 // MaxInlineWorkflow is the largest graph that travels in a [Request] itself. Temporal refuses payloads above 2 MiB.
 const MaxInlineWorkflow = 1 << 20

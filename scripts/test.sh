@@ -15,7 +15,9 @@ cleanup() {
 }
 trap cleanup EXIT
 
-echo "== tools"
+stage() { echo "== $1 (after $SECONDS s)"; }
+
+stage tools
 COMFYD_TEST_COMFYUI_DIR=$(scripts/comfyui.sh)
 COMFYD_TEST_MODAL_PYTHON=$(scripts/modal.sh)
 port=$(free_port)
@@ -33,27 +35,31 @@ COMFYD_TEST_PROMETHEUS=$(scripts/prometheus.sh) || echo "tests of the metrics ag
 export COMFYD_TEST_PROMETHEUS
 
 if [ "${1:-}" != faults ]; then
-  echo "== lint"
+  stage lint
   scripts/lint.sh
 fi
 
 wait_for "$COMFYD_TEST_COMFYUI/system_stats" 300 "$comfyui_pid" || { cat "$work/log"; echo "ComfyUI did not start"; exit 1; }
 
 if [ "${1:-}" = faults ]; then
-  echo "== faults"
+  stage faults
   go run ./faults/table "${@:2}"
   exit
 fi
 
-echo "== tests"
+stage "tests of the app at Modal"
 (cd modal && "$COMFYD_TEST_MODAL_PYTHON" -m pytest -q)
-# The embedded Temporal server takes minutes to build with the race detector: what links it is tested without.
+stage "tests, with the race detector"
+# The embedded Temporal server takes minutes to build with it: what links it is tested without.
 linked='internal/embedded|internal/backup|internal/app|cmd/comfyd|/faults' # cmd/comfyd has no tests, but is compiled all the same
 (cd comfy && go test -race ./...)
 go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
+stage "tests with the embedded Temporal server"
 go test -timeout 25m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
+stage "faults, the fast rows"
 go test -short -parallel 4 -timeout 10m ./faults # the fast rows, which mostly wait; make faults runs them all
+stage "examples of parents"
 scripts/children.sh
-echo "== bench, a little of it: its times say nothing, lost jobs and wrong bytes do"
+stage "bench, a little of it: its times say nothing, lost jobs and wrong bytes do"
 kill "$comfyui_pid" # it has one of its own
 scripts/bench.sh --quick

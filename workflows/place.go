@@ -19,8 +19,12 @@ const (
 	warmUpAttempt = 30 * time.Second
 )
 
-// changeLook marks jobs that look at their backends before they wait for one.
-const changeLook = "look"
+const (
+	// changeLook marks jobs without a revision that look at their backends before they wait for one.
+	changeLook = "look"
+	// revisionLook is the revision from which on all do.
+	revisionLook = 1
+)
 
 // warmUp waits until a backend can take the job.
 func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
@@ -44,7 +48,10 @@ func (j *job) warmUp(ctx workflow.Context) (*activities.Placement, error) {
 
 // look finds a pool that can take a new job at this moment, without a durable step; nil where there is none.
 func (j *job) look(ctx workflow.Context) (*activities.Placement, error) {
-	if j.submission > 0 || j.Child || workflow.GetVersion(ctx, changeLook, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if j.submission > 0 || j.Child {
+		return nil, nil
+	}
+	if j.Request.Revision < revisionLook && workflow.GetVersion(ctx, changeLook, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return nil, nil
 	}
 	ctx = workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -124,6 +125,14 @@ func (a *App) readNamespace(ctx context.Context, c client.Client) error {
 // connect dials until Temporal answers or ctx ends. A server that starts listens some seconds before it is well.
 func connect(ctx context.Context, options client.Options) (client.Client, error) {
 	options.ConnectionOptions.DialOptions = append(slices.Clone(options.ConnectionOptions.DialOptions), grpc.WithChainUnaryInterceptor(withoutOddHeaders))
+	var once sync.Once
+	waiting := func(err error, _ time.Duration) {
+		once.Do(func() {
+			if options.Logger != nil {
+				options.Logger.Warn("Temporal does not answer yet", "Address", options.HostPort, "GivesUpAfter", dialTimeout.String(), "Error", err)
+			}
+		})
+	}
 	c, err := backoff.Retry(ctx, func() (client.Client, error) {
 		c, err := client.DialContext(ctx, options)
 		var away *serviceerror.Unavailable
@@ -131,7 +140,7 @@ func connect(ctx context.Context, options client.Options) (client.Client, error)
 			return nil, backoff.Permanent(err)
 		}
 		return c, err
-	}, backoff.WithBackOff(backoff.NewConstantBackOff(time.Second)), backoff.WithMaxElapsedTime(dialTimeout))
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(time.Second)), backoff.WithMaxElapsedTime(dialTimeout), backoff.WithNotify(waiting))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Temporal at %s: %w", options.HostPort, err)
 	}
