@@ -3,10 +3,8 @@ package app_test
 import (
 	"archive/zip"
 	"bytes"
-	"encoding/json"
 	"image"
 	"image/png"
-	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp/kb"
@@ -158,88 +156,66 @@ func TestPage(t *testing.T) {
 	w.See(".composer", "does not know the workflow")
 }
 
-// TestPageOfFailures: refusals and failures stand at the node that is to blame.
-func TestPageOfFailures(t *testing.T) {
-	browser.Path(t)
-	d := onDouble(t, nil)
-	w := d.visit(browser.Options{})
-	open(w, "walrus.json", []byte(strings.Replace(walrus, `"width":64`, `"width":0`, 1)))
-	w.Drop(".file-field", "photo.png", "image/png", picture(t))
-	w.See(".chooser", "Uploaded")
-	w.Click("button", "Run")
-	w.See(".refusal", "width")
-	w.Pardon("400")
-	w.Click(".refusal button", "Ground")
-	w.Wait(`document.activeElement.ariaInvalid === "true" && document.activeElement.value === "0"`)
-	w.Shot("page-refused")
-	w.Type(kb.Backspace + "x")
-	w.Click("button", "Run")
-	w.Wait(`document.querySelector(":invalid:not(form, fieldset)")?.validationMessage.includes("number")`)
-	w.Type(kb.Backspace + "64")
-
-	d.comfy.FailNode("ImageAddNoise", "ValueError", "no walrus here <b>")
-	w.Click("button", "Run")
-	w.See(".failure", "ValueError: no walrus here <b>")
-	w.See(".failure", "Look at the inputs of the node that is marked")
-	w.See(`.nodes [data-state="failed"]`, "<img src=x onerror=alert(1)>")
-	w.Shot("page-failed")
-	d.comfy.FailNode("ImageAddNoise", "", "")
-
-	// A job that runs, canceled.
-	open(w, "ticking.json", ticking(1))
-	w.Click("button", "Run")
-	w.See(".step", "step")
-	w.Wait(`document.querySelector("progress").value > 0 && document.title.includes("%")`)
-	w.Click("button", "Cancel")
-	w.See(".badge", "canceled")
-	require.Equal(t, "canceled", d.finish(jobOf(w))["code"])
-
-	// The editor's own format is said to be that.
-	open(w, "ui.json", testdata(t, "ui_simple.json"))
-	w.See(".composer", "the editor's own format")
-
-	// A server that goes away and comes back is told of, and no more.
-	w.Go(d.url + "/#/jobs/no-such-job")
-	w.See(".failure", "There is no such job")
-	w.Pardon("404")
-}
-
-// TestPageAsCode: what the page writes is what it sends, in every language, whatever is in it.
-func TestPageAsCode(t *testing.T) {
-	browser.Path(t)
-	d := onDouble(t, nil)
-	w := d.visit(browser.Options{})
-	open(w, "odd.json", []byte(`{"1":{"class_type":"StringConcatenate","inputs":{"string_a":"`+"`${x}` 'JSON' \\\"\\\"\\\" \\\\"+`\nJSON\n","string_b":"é","delimiter":""}},
-		"2":{"class_type":"PreviewAny","inputs":{"source":["1",0]}},"3":{"class_type":"ImageAddNoise","inputs":{"seed":11258999068426240071,"strength":1.0}}}`))
-	w.Click("button", "As code")
-	for _, language := range []string{"curl", "Python", "JavaScript", "Go"} {
-		w.Click("[role=tab]", language)
-		code := browser.Value[string](w, `document.querySelector("#code-panel").textContent`)
-		require.Contains(t, code, "COMFYD_API_KEY")
-		require.NotContains(t, code, d.key)
-		require.Contains(t, code, d.url)
-		from, to := strings.Index(code, "{\n  \"workflow\""), strings.LastIndex(code, "\n}\n")
-		for _, end := range []string{"\n}\nJSON\n", "\n}\n\"\"\"", "\n}\n`"} {
-			if at := strings.Index(code, end); at > 0 {
-				to = at
-			}
-		}
-		body := code[from : to+2]
-		var sent struct {
-			Workflow map[string]struct {
-				Inputs map[string]json.RawMessage
-			}
-		}
-		require.NoError(t, json.Unmarshal([]byte(body), &sent), "%s: %s", language, body)
-		var text string
-		require.NoError(t, json.Unmarshal(sent.Workflow["1"].Inputs["string_a"], &text))
-		require.Equal(t, "`${x}` 'JSON' \"\"\" \\\nJSON\n", text, language)
-		require.Equal(t, "11258999068426240071", string(sent.Workflow["3"].Inputs["seed"]))
-		require.Equal(t, "1.0", string(sent.Workflow["3"].Inputs["strength"]))
-		if language == "JavaScript" || language == "Go" { // raw strings end at a backtick
-			require.NotContains(t, body, "`")
+// tabTo presses Tab until the element with the focus fits.
+func tabTo(t *testing.T, w *browser.Window, fits string) {
+	t.Helper()
+	for range 80 {
+		w.Type(kb.Tab)
+		if browser.Value[bool](w, `Boolean(((e) => `+fits+`)(document.activeElement))`) {
+			require.NotEqual(t, "none", browser.Value[string](w, `getComputedStyle(document.activeElement).outlineStyle`), "the focus is seen: %s", fits)
+			return
 		}
 	}
+	t.Fatalf("80 steps with Tab lead nowhere: %s", fits)
+}
+
+// TestPageByKeyboard is a first use without a mouse, on a real ComfyUI, in another browser's job list at the end.
+func TestPageByKeyboard(t *testing.T) {
+	browser.Path(t)
+	a := start(t, map[string]string{"COMFYUI_URLS": comfyURL(t)})
+	w := browser.Open(t, browser.Options{})
+	w.Go(a.url + "/")
+	w.See("dialog h2", "API key")
+	w.Shot("page-key")
+	w.Type(a.key + kb.Enter)
+	w.See(".drop", "Drop a ComfyUI workflow here")
+	w.Shot("page-new")
+	w.Type(kb.Tab)
+	w.Wait(`document.activeElement.id === "skip" && document.activeElement.getBoundingClientRect().top >= 0`)
+	tabTo(t, w, `e.textContent === "Try an example"`)
+	w.Type(kb.Enter)
+	w.Wait(`document.activeElement.textContent === "Run"`)
+	w.Type(kb.Enter)
+	w.See(".badge", "completed")
+	w.Wait(`[...document.querySelectorAll(".look img")].filter((i) => i.naturalWidth === 512).length === 2`)
+	w.Shot("page-completed")
+	first := jobOf(w)
+	tabTo(t, w, `e.className === "look"`)
+	w.Type(kb.Enter)
+	w.See("dialog.zoom h2", "clouds")
+	w.Type(kb.ArrowLeft)
+	w.See("dialog.zoom h2", "embers")
+	w.Type("z")
+	w.Wait(`document.querySelector(".stage.real")`)
 	w.Type(kb.Escape)
 	w.Gone("dialog")
+	tabTo(t, w, `e.textContent === "Run again with another seed"`)
+	w.Type(kb.Enter)
+	w.Wait(`location.hash !== "#/jobs/` + first + `" && document.querySelector(".badge")?.textContent === "completed"`)
+	tabTo(t, w, `e.textContent === "Jobs"`)
+	w.Type(kb.Enter)
+	w.Wait(`document.querySelectorAll(".jobs li").length === 2`)
+	w.Shot("page-jobs")
+	tabTo(t, w, `e.closest(".jobs")`)
+	w.Type(kb.Enter)
+	w.See(".badge", "completed")
+
+	// A browser that has not sent the job reads its workflow from the picture, where ComfyUI has written it.
+	w = a.visit(browser.Options{Dark: true})
+	w.Go(a.url + "/jobs/" + first)
+	w.See(".composer h1", "clouds")
+	w.Wait(`document.querySelector("input.number").value === "1125899906842624007"`)
+	w.See(".others summary", "Other inputs 9") // and nothing of comfyd's own
+	w.See("button", "Run again with another seed")
+	w.Shot("page-dark")
 }

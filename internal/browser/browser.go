@@ -109,6 +109,9 @@ func (w *Window) listen(event any) {
 		if e.Entry.Level != log.EntryLevelError && e.Entry.Level != "warning" {
 			return
 		}
+		if e.Entry.Source == "network" && strings.Contains(e.Entry.Text, "503") {
+			return // a server that is busy says so, and a page is to go on
+		}
 		text = fmt.Sprintf("%s: %s (%s)", e.Entry.Source, e.Entry.Text, e.Entry.URL)
 	default:
 		return
@@ -217,6 +220,7 @@ func (w *Window) Click(selector, text string) {
 		for (const e of document.querySelectorAll("[data-clicked]")) delete e.dataset.clicked;
 		const found = [...document.querySelectorAll(%s)].find((e) => e.checkVisibility() && !e.disabled &&
 			(%[2]s === "" || e.textContent.trim() === %[2]s || e.ariaLabel === %[2]s));
+		found?.scrollIntoView({ block: "center" }); // from below what sticks to the window's edge
 		if (found) found.dataset.clicked = "";
 		return found;
 	})()`, quote(selector), quote(text)))
