@@ -117,8 +117,9 @@ func TestPage(t *testing.T) {
 
 	w.Click("button", "Run again with another seed")
 	w.Wait(`location.hash !== "#/jobs/` + first + `"`)
-	w.See(".badge", "completed")
 	second := jobOf(w)
+	d.finish(second)
+	w.See(".badge", "completed")
 	require.NotContains(t, string(d.comfy.Posted()[1]), "11258999068426240071")
 	require.Contains(t, string(d.comfy.Posted()[1]), "two walruses")
 
@@ -152,7 +153,7 @@ func TestPage(t *testing.T) {
 	w.See("dialog", "This server wants an API key")
 	w.Type(d.key + kb.Enter)
 	w.See(".drop", "Drop a ComfyUI workflow here")
-	w.Go(d.url + "/#/jobs/" + second)
+	w.GoWithin("#/jobs/" + second)
 	w.See(".composer", "does not know the workflow")
 }
 
