@@ -147,6 +147,7 @@ func TestPageOfFailures(t *testing.T) {
 	w.See(".failure", "no walrus here <b>")
 	w.See(".failure", "Look at the inputs of the node that is marked")
 	w.See(`.nodes [data-state="failed"]`, "<img src=x onerror=alert(1)>")
+	w.See(".failure h3", "A node failed: <img src=x onerror=alert(1)> (CLIPTextEncode)")
 	w.Shot("page-failed")
 	w.Click(`.nodes [data-state="failed"] button`, "")
 	w.Wait(`document.activeElement.value === "a walrus at sea"`)

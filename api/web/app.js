@@ -57,6 +57,7 @@ function route() {
   const list = location.hash === "#/jobs";
   document.getElementById("nav-new").ariaCurrent = !job && !list ? "page" : null;
   document.getElementById("nav-jobs").ariaCurrent = job || list ? "page" : null;
+  scrollTo(0, 0);
   document.title = list ? "Jobs · comfyd" : "comfyd";
   if (job) showJob(main, decodeURIComponent(job[1]));
   else if (list) showJobs(main);

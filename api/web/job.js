@@ -82,6 +82,11 @@ export function jobPanel(id, { title = "", edit, again, ended }) {
     return kind && kind !== name ? `${name} (${kind})` : kind ? name : `Node ${node}`;
   };
 
+  const reveal = () => {
+    nodesBox.open = true;
+    list?.reveal(status.node_id);
+  };
+
   // running shows an open job.
   const running = () => {
     const p = status.progress;
@@ -118,7 +123,7 @@ export function jobPanel(id, { title = "", edit, again, ended }) {
     } else {
       failed.hidden = false;
       failed.replaceChildren(icon(status.code === "canceled" ? "stop" : "fail"), el("div", null,
-        el("h3", null, failure(status.code)),
+        el("h3", null, failure(status.code), status.node_id && [": ", el("button", { type: "button", class: "link", onclick: reveal }, named(status.node_id))]),
         status.code !== "canceled" && el("p", { class: "reason" }, status.error),
         el("p", { class: "note" }, cure(status.code))));
       if (status.code === "canceled") failed.classList.remove("bad");

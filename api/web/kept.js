@@ -3,6 +3,7 @@
 
 const most = 200;
 const draft = "draft"; // the form as it was left
+const patience = 2_000; // ms; a browser may take its time, and nobody is to wait for it
 const memory = new Map(); // for browsers that keep nothing, such as private windows
 
 const wrap = (request) =>
@@ -10,6 +11,8 @@ const wrap = (request) =>
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
   });
+
+const soon = (promise, otherwise) => Promise.race([promise, new Promise((resolve) => setTimeout(resolve, patience, otherwise))]);
 
 let opened = null;
 
@@ -34,9 +37,13 @@ async function store(mode) {
   return db && db.transaction("jobs", mode).objectStore("jobs");
 }
 
-export async function keep(record) {
+export function keep(record) {
   const full = { ...record, at: record.at ?? Date.now() };
   memory.set(full.id, full);
+  return soon(write(full));
+}
+
+async function write(full) {
   try {
     const jobs = await store("readwrite");
     if (!jobs) return;
@@ -54,7 +61,9 @@ async function forgetOldest(n) {
   for (const id of keys) if (id !== draft) jobs.delete(id);
 }
 
-export async function kept(id) {
+export const kept = (id) => soon(find(id), memory.get(id) ?? null);
+
+async function find(id) {
   try {
     const jobs = await store("readonly");
     const found = jobs && (await wrap(jobs.get(id)));
@@ -64,8 +73,12 @@ export async function kept(id) {
   }
 }
 
-export async function drop(id) {
+export function drop(id) {
   memory.delete(id);
+  return soon(remove(id));
+}
+
+async function remove(id) {
   try {
     const jobs = await store("readwrite");
     if (jobs) await wrap(jobs.delete(id));
@@ -77,18 +90,26 @@ export async function drop(id) {
 // all returns the records by ID.
 export async function all() {
   const found = new Map(memory);
-  try {
-    const jobs = await store("readonly");
-    for (const record of jobs ? await wrap(jobs.getAll()) : []) found.set(record.id, record);
-  } catch {
-    // What is in memory, then.
-  }
+  for (const record of await soon(findAll(), [])) found.set(record.id, record);
   found.delete(draft);
   return found;
 }
 
-export async function forgetAll() {
+async function findAll() {
+  try {
+    const jobs = await store("readonly");
+    return jobs ? await wrap(jobs.getAll()) : [];
+  } catch {
+    return []; // what is in memory, then
+  }
+}
+
+export function forgetAll() {
   memory.clear();
+  return soon(clear());
+}
+
+async function clear() {
   try {
     const jobs = await store("readwrite");
     if (jobs) await wrap(jobs.clear());

@@ -70,8 +70,8 @@ export function nodeList(nodes, edit) {
         entry.errors.replaceChildren(...found.map((p) =>
           el("li", null, p.input && el("code", null, p.input), p.input && " ", p.text, p.nearest && el("span", null, " Did you mean ", el("code", null, p.nearest), "?"))));
       }
-      const first = list.querySelector('[data-state="failed"]');
-      if (first && failed) first.scrollIntoView({ block: "nearest" });
     },
+    // reveal brings a node's row into view.
+    reveal: (id) => rows.get(id)?.row.scrollIntoView({ block: "center" }),
   };
 }
