@@ -26,7 +26,7 @@ var arrows = map[string][]string{
 	"activities":                       {"comfy", "backend", "internal/logs", "internal/removal", "internal/visibility"},
 	"workflows":                        {"comfy", "backend", "activities"},
 	"worker":                           {"comfy", "backend", "activities", "workflows", "internal/catalog", "internal/removal", "internal/rollout", "internal/visibility"},
-	"api":                              {"comfy", "backend", "internal/logs", "internal/removal", "internal/visibility"},
+	"api":                              {"comfy", "backend", "internal/logs", "internal/outbound", "internal/removal", "internal/visibility"},
 	"client":                           {"comfy"},
 	"modal":                            {"comfy", "backend", "backend/comfyui", "internal/catalog", "internal/logs"},
 	"internal/catalog":                 {"comfy", "backend"},

@@ -117,31 +117,29 @@ func (a *admission) of(tenant string) []*gauge {
 	return []*gauge{a.all, g}
 }
 
-// enter takes a place for a job, which leave gives back; started says whether the job may be there now.
-func (a *admission) enter(tenant string) (leave func(started bool), err error) {
+// enter takes places for so many jobs, which leave gives back; started is how many of them may be there now.
+func (a *admission) enter(tenant string, jobs int) (leave func(started int), err error) {
 	gauges := a.of(tenant)
 	known := make([]bool, len(gauges))
 	for i, g := range gauges {
-		known[i] = a.known(g)
+		known[i] = a.known(g, jobs)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i, g := range gauges {
-		if n := g.open(); known[i] && n >= g.limit {
+		if n := g.open(); known[i] && n+int64(jobs) > g.limit {
 			return nil, failf(CodeRateLimited, g.text+" Nothing was accepted; try again when some have ended.", n, g.limit)
 		}
 	}
 	for _, g := range gauges {
-		g.inFlight++
+		g.inFlight += int64(jobs)
 	}
-	return func(started bool) {
+	return func(started int) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		for _, g := range gauges {
-			g.inFlight--
-			if started {
-				g.since++
-			}
+			g.inFlight -= int64(jobs)
+			g.since += int64(started)
 		}
 	}, nil
 }
@@ -149,10 +147,10 @@ func (a *admission) enter(tenant string) (leave func(started bool), err error) {
 // known tells whether the gauge's number can be believed. Far from the bound an older count will do, and a submission
 // waits for none. Where visibility does not answer, nobody knows, and the job is accepted: a Temporal that cannot take it
 // refuses the start itself.
-func (a *admission) known(g *gauge) bool {
+func (a *admission) known(g *gauge, jobs int) bool {
 	err := g.probe.last(a.s)
 	a.mu.Lock()
-	near := g.open()*10 >= g.limit*nearBound
+	near := (g.open()+int64(jobs))*10 >= g.limit*nearBound
 	a.mu.Unlock()
 	if near {
 		err = g.probe.now(a.s)
@@ -183,11 +181,12 @@ func (a *admission) healthy() error {
 	return nil
 }
 
-// admit refuses a submission before anything of it is kept. Its first use is before the body is read, its second before
-// the files are stored. A job that is there already, under its Idempotency-Key, needs no place.
-func (s *Server) admit(tenant, key, id string) (leave func(started bool), err error) {
+// admit refuses a submission of so many jobs before anything of it is kept. Its first use is before the body is read, its
+// second before the files are stored. A job that is there already, under its Idempotency-Key, needs no place; id is the
+// first one's.
+func (s *Server) admit(tenant, key, id string, jobs int) (leave func(started int), err error) {
 	if err = s.admission.healthy(); err == nil {
-		leave, err = s.admission.enter(tenant)
+		leave, err = s.admission.enter(tenant, jobs)
 	}
 	if err == nil || key == "" {
 		return leave, err
@@ -201,5 +200,5 @@ func (s *Server) admit(tenant, key, id string) (leave func(started bool), err er
 	if !there {
 		return nil, err
 	}
-	return func(bool) {}, nil
+	return func(int) {}, nil
 }

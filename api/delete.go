@@ -106,24 +106,32 @@ func (s *Server) explainLoss(j *job, err error) error {
 	return err
 }
 
-// inputsOf reads from Temporal which objects of the store a job was given. Those of a child that another team has
-// started are not its own: whoever uploaded them may name them again.
+// inputsOf are the objects of the store that a job was given. Those of a child that another team has started are not its
+// own: whoever uploaded them may name them again.
 func (s *Server) inputsOf(ctx context.Context, j *job) ([]string, error) {
-	history, err := s.temporal.WorkflowService().GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
-		Namespace: s.opts.Namespace, MaximumPageSize: 1,
-		Execution: &commonpb.WorkflowExecution{WorkflowId: j.id, RunId: j.runID},
-	})
-	if err != nil {
-		return nil, temporalError(err)
-	}
-	events := history.GetHistory().GetEvents()
-	if !j.submitted || len(events) == 0 {
-		return nil, nil
-	}
-	var request comfy.Request
-	input := events[0].GetWorkflowExecutionStartedEventAttributes().GetInput()
-	if err := s.opts.Converter.FromPayloads(input, &request); err != nil {
-		return nil, failf(CodeInternal, "The job's input cannot be read.").because(err)
+	request, err := s.requestOf(ctx, j.id, j.runID)
+	if err != nil || !j.submitted {
+		return nil, err
 	}
 	return visibility.Keys(&request), nil
+}
+
+// requestOf reads from Temporal what a job was started with.
+func (s *Server) requestOf(ctx context.Context, id, runID string) (request comfy.Request, err error) {
+	history, err := s.temporal.WorkflowService().GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
+		Namespace: s.opts.Namespace, MaximumPageSize: 1,
+		Execution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: runID},
+	})
+	if err != nil {
+		return request, temporalError(err)
+	}
+	events := history.GetHistory().GetEvents()
+	if len(events) == 0 {
+		return request, nil
+	}
+	input := events[0].GetWorkflowExecutionStartedEventAttributes().GetInput()
+	if err := s.opts.Converter.FromPayloads(input, &request); err != nil {
+		return request, failf(CodeInternal, "The job's input cannot be read.").because(err)
+	}
+	return request, nil
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -68,21 +69,27 @@ func checkNames(images []imageField) error {
 	return nil
 }
 
-// storeImages moves the files of a submission to the store.
+// storeImages moves the files of a submission to the store. Those that it names by URL are left to fetchImages: until
+// then the URL stands in place of a ref, which is what a repeated request is known by.
 func (s *Server) storeImages(ctx context.Context, tenant string, images []imageField) ([]comfy.Input, error) {
 	inputs := make([]comfy.Input, 0, len(images))
 	for i, img := range images {
 		input, err := s.storeImage(ctx, tenant, img)
-		var own *Error
-		if errors.As(err, &own) && own.Code.Status() < 500 {
-			own.Message = fmt.Sprintf("images[%d] (%s): %s", i, img.Name, own.Message)
-		}
 		if err != nil {
-			return nil, err
+			return nil, ofImage(i, img.Name, err)
 		}
 		inputs = append(inputs, input)
 	}
 	return inputs, nil
+}
+
+// ofImage says in an error of the client's which file it is about.
+func ofImage(i int, name string, err error) error {
+	var own *Error
+	if errors.As(err, &own) && own.Code.Status() < 500 {
+		own.Message = fmt.Sprintf("images[%d] (%s): %s", i, name, own.Message)
+	}
+	return err
 }
 
 func (s *Server) storeImage(ctx context.Context, tenant string, img imageField) (comfy.Input, error) {
@@ -92,7 +99,9 @@ func (s *Server) storeImage(ctx context.Context, tenant string, img imageField) 
 	case img.Ref != "":
 		return s.ownInput(ctx, tenant, img.Name, img.Ref)
 	case img.Image == "":
-		return comfy.Input{}, failf(CodeInvalidRequest, "The file is missing: give image (base64 or a data URI), or ref (from POST /inputs).")
+		return comfy.Input{}, failf(CodeInvalidRequest, "The file is missing: give image (base64, a data URI or an https URL), or ref (from POST /inputs).")
+	case img.url() != "":
+		return comfy.Input{Name: img.Name, Ref: img.url()}, s.fetcher.check(img.url())
 	}
 	r, err := decodeImage(img.Image)
 	if err != nil {
@@ -123,10 +132,20 @@ func (s *Server) ownInput(ctx context.Context, tenant, name, ref string) (comfy.
 	return comfy.Input{Name: name, Ref: ref, SHA256: sum, Size: blob.Size}, nil
 }
 
-// storeInput keeps a file by its content. It is not looked into: what ComfyUI can read, ComfyUI decides.
-func (s *Server) storeInput(ctx context.Context, tenant, name string, r io.Reader) (comfy.Input, error) {
+// storeInput keeps a file by its content. Of the file itself only its first bytes are looked at, by checkPicture and the
+// checks that are given: what ComfyUI can read, ComfyUI decides.
+func (s *Server) storeInput(ctx context.Context, tenant, name string, r io.Reader, checks ...func(head []byte) error) (comfy.Input, error) {
 	watched := &watchedReader{r: r}
-	blob, err := s.store.PutHashed(ctx, comfy.InputPrefix(tenant), watched)
+	head, err := io.ReadAll(io.LimitReader(watched, headSize))
+	if err != nil {
+		return comfy.Input{}, watched.err
+	}
+	for _, check := range append(checks, checkPicture) {
+		if err := check(head); err != nil {
+			return comfy.Input{}, err
+		}
+	}
+	blob, err := s.store.PutHashed(ctx, comfy.InputPrefix(tenant), io.MultiReader(bytes.NewReader(head), watched))
 	if watched.err != nil {
 		return comfy.Input{}, watched.err
 	}
@@ -164,9 +183,6 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 // URI of it.
 func decodeImage(text string) (io.Reader, error) {
 	text = strings.TrimSpace(text)
-	if head, _, ok := strings.Cut(text, "://"); ok && (strings.EqualFold(head, "http") || strings.EqualFold(head, "https")) {
-		return nil, failf(CodeNotSupported, "Fetching a file from a URL is not supported yet. Send its bytes as base64, or upload it with POST /inputs.")
-	}
 	if len(text) >= 5 && strings.EqualFold(text[:5], "data:") {
 		head, data, ok := strings.Cut(text, ",")
 		if !ok || !strings.HasSuffix(strings.ToLower(head), ";base64") {

@@ -18,8 +18,8 @@ import (
 // maxFormField is the largest field of a form beside the file, in bytes.
 const maxFormField = 1 << 10
 
-// upload is POST /inputs: a form with the field "file" or "image", JSON {"name","image"}, or the bytes themselves with
-// ?name=. The file streams to the store; the ref in the answer names it in the images of a job.
+// upload is POST /inputs: a form with the field "file" or "image", JSON {"name","image"}, whose
+// image may be an https URL, or the bytes themselves with ?name=. The file streams to the store; the ref in the answer names it in the images of a job.
 func (s *Server) upload(c *fiber.Ctx) error {
 	if err := requirePlain(c); err != nil {
 		return err
@@ -77,7 +77,13 @@ func (s *Server) uploadJSON(ctx context.Context, c *fiber.Ctx) (comfy.Input, err
 	if img.Ref != "" {
 		return comfy.Input{}, failf(CodeInvalidRequest, "ref names a file that is there already; send image.")
 	}
-	return s.storeImage(ctx, about(c).tenant, img)
+	input, err := s.storeImage(ctx, about(c).tenant, img)
+	if err != nil || img.url() == "" {
+		return input, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.fetcher.timeout)
+	defer cancel()
+	return s.fetchImage(ctx, about(c).tenant, img, newBudget(s.fetcher.limit))
 }
 
 func (s *Server) uploadForm(ctx context.Context, c *fiber.Ctx, boundary string) (comfy.Input, error) {

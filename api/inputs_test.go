@@ -79,7 +79,7 @@ func TestUploadRefusals(t *testing.T) {
 		"JSON, no image":  {"/inputs", `{"name":"x"}`, "application/json", 400, CodeInvalidRequest},
 		"JSON, more":      {"/inputs", `{"name":"x","image":"eA"} 1`, "application/json", 400, CodeInvalidRequest},
 		"JSON, bad bytes": {"/inputs", `{"name":"x","image":"!"}`, "application/json", 422, CodeInvalidInput},
-		"JSON, a URL":     {"/inputs", `{"name":"x","image":"HTTP://x"}`, "application/json", 422, CodeNotSupported},
+		"JSON, a URL":     {"/inputs", `{"name":"x","image":"HTTP://x"}`, "application/json", 422, CodeInvalidInput},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h.t = t

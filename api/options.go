@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/outbound"
 )
 
 // Temporal is what the API needs of Temporal; client.Client satisfies it.
@@ -55,6 +57,14 @@ type Catalogs interface {
 	// Check returns why no eligible backend would run g, and nil where one would or where nobody knows. inputs are the
 	// names of the files that come with the job.
 	Check(ctx context.Context, g *comfy.Graph, inputs []string, w backend.Want) *comfy.Failure
+	// Models are the model files that the backends have, by folder of ComfyUI's models/ and name, each with its pools; of one
+	// folder where one is named. Where there is none of that name, near are those that may have been meant.
+	Models(ctx context.Context, folder string) (found map[string]map[string][]string, near []string, err error)
+	// Nodes are the node classes that the backends have, each with its pools.
+	Nodes(ctx context.Context) (map[string][]string, error)
+	// Node is one class as ComfyUI's /object_info has it, without names of files that people have sent; nil where no
+	// backend has it, with the names that may have been meant.
+	Node(ctx context.Context, class string) (definition json.RawMessage, pools, near []string, err error)
 	// Alive returns nil when at least one backend is alive.
 	Alive(ctx context.Context) error
 }
@@ -102,7 +112,10 @@ type Options struct {
 	TrustedProxies []string
 	// CORSOrigins are the origins whose pages may call the API; empty means none, "*" means all.
 	CORSOrigins []string
-	// BodyLimit is the largest request body in bytes; 0 means 100 MiB.
+	// Outbound calls the addresses that clients name for their inputs; nil means one that allows no private network.
+	Outbound *outbound.Caller
+	// BodyLimit is the largest request body in bytes, and what the files that a request names by URL may have together; 0
+	// means 100 MiB.
 	BodyLimit int64
 	// StartTimeout, RunTimeout and MaxRunTimeout bound a job: its wait, its run where the request names no limit, and
 	// the limit that a request may name. 0 means 1 h, 30 min and 24 h.
@@ -168,6 +181,9 @@ func (o *Options) complete() error {
 	fill(&o.DefaultTenant, o.Keys[0].Tenant)
 	fill(&o.LinkURL, o.PublicURL)
 	fill(&o.BodyLimit, defaultBodyLimit)
+	if o.Outbound == nil {
+		o.Outbound = outbound.New(nil)
+	}
 	if o.Converter == nil {
 		o.Converter = converter.GetDefaultDataConverter()
 	}

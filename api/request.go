@@ -31,9 +31,11 @@ type submission struct {
 	metadata       map[string]string
 	extraPNGInfo   json.RawMessage
 	stripMetadata  bool
+
+	batch *batchFields // of POST /batch alone; nil elsewhere
 }
 
-// imageField is an input file: its bytes in Image, or what POST /inputs returned in Ref.
+// imageField is an input file: its bytes, or the URL where they are, in Image, or what POST /inputs returned in Ref.
 type imageField struct {
 	Name  string `json:"name"`
 	Image string `json:"image"`
@@ -44,12 +46,14 @@ type imageField struct {
 // it, so the job is refused rather than run without.
 var notYet = map[string]string{
 	"webhook_url": "Webhooks are not supported yet. Poll status_url (with ?wait=30) instead.",
+	"variations":  "Several jobs of one workflow are sent to POST /batch.",
 }
 
-// decodeSubmission reads the body as it arrives. Its errors name the field; those of r itself come back as they are.
-func decodeSubmission(r io.Reader) (*submission, error) {
+// decodeSubmission reads the body as it arrives. Its errors name the field; those of r itself come back as they are. batch
+// takes what only POST /batch has; it is nil elsewhere.
+func decodeSubmission(r io.Reader, batch *batchFields) (*submission, error) {
 	var (
-		sub  submission
+		sub  = submission{batch: batch}
 		seen = map[string]bool{}
 		bare bool // some field looks like a node of a graph that was not wrapped
 	)
@@ -118,6 +122,10 @@ func (s *submission) decodeField(dec *json.Decoder, name string, bare *bool) err
 		return s.decodeMetadata(dec)
 	case "extra_pnginfo":
 		return s.decodeExtraPNGInfo(dec)
+	case "variations", "seeds":
+		if s.batch != nil {
+			return s.batch.decode(dec, name)
+		}
 	}
 	var other json.RawMessage
 	if err := decodeValue(dec, name, &other); err != nil {
@@ -167,10 +175,14 @@ func (s *submission) decodeMetadata(dec *json.Decoder) error {
 	if err := json.Unmarshal(raw, &s.metadata); err != nil {
 		return failf(CodeInvalidRequest, `metadata must be an object whose values are strings: {"customer": "42"}.`)
 	}
-	if len(s.metadata) > comfy.MaxLabels {
-		return failf(CodeLimitExceeded, "metadata has %d entries; at most %d are allowed.", len(s.metadata), comfy.MaxLabels)
+	return checkMetadata(s.metadata)
+}
+
+func checkMetadata(metadata map[string]string) error {
+	if len(metadata) > comfy.MaxLabels {
+		return failf(CodeLimitExceeded, "metadata has %d entries; at most %d are allowed.", len(metadata), comfy.MaxLabels)
 	}
-	for k, v := range s.metadata {
+	for k, v := range metadata {
 		if k == "" || strings.ContainsRune(k, '=') {
 			return failf(CodeInvalidRequest, "metadata: the key %q is empty or holds an equals sign.", k)
 		}
@@ -181,7 +193,7 @@ func (s *submission) decodeMetadata(dec *json.Decoder) error {
 			return failf(CodeLimitExceeded, "metadata: key and value of %q have %d bytes together; at most %d are allowed.", shorten(k), n-1, comfy.MaxLabel-1)
 		}
 	}
-	list, err := json.Marshal(visibility.Labels(s.metadata)) // as Temporal's SDK writes it
+	list, err := json.Marshal(visibility.Labels(metadata)) // as Temporal's SDK writes it
 	if err != nil {
 		return failf(CodeInternal, "metadata cannot be written.").because(err)
 	}

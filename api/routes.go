@@ -48,12 +48,17 @@ func (s *Server) routes() {
 	}
 
 	s.app.Post("/submit_workflow", s.authenticate, s.submit)
+	s.app.Post("/batch", s.authenticate, s.submitBatch)
 	s.app.Get("/status/:id", s.authenticate, s.status)
 	s.app.Get("/jobs", s.authenticate, s.list)
 	s.app.Get("/jobs/:id", s.authenticate, s.status)
 	s.app.Delete("/jobs/:id", s.authenticate, s.remove)
 	s.app.Post("/cancel/:id", s.authenticate, s.cancel)
 	s.app.Post("/inputs", s.authenticate, s.upload)
+	s.app.Get("/models", s.authenticate, s.models)
+	s.app.Get("/models/:folder", s.authenticate, s.models)
+	s.app.Get("/nodes", s.authenticate, s.nodes)
+	s.app.Get("/nodes/+", s.authenticate, s.node) // names of classes hold slashes, too
 	s.templates = templates(s.app)
 }
 

@@ -52,6 +52,7 @@ type Server struct {
 	remover    *removal.Remover
 	watches    *watches
 	memory     *budget
+	fetcher    *fetcher
 	deleteWait time.Duration // how long a DELETE holds for a job to end that it has canceled
 	ready      readiness
 
@@ -83,7 +84,7 @@ func New(o Options) (*Server, error) {
 		signer: newSigner(o.SigningKey, o.Keys, o.DefaultTenant),
 		now:    time.Now,
 		closed: newClosedJobs(), open: newOpenJobs(), started: newOpenJobs(),
-		memory: newBudget(bodiesInMemory * o.BodyLimit), deleteWait: deleteWait,
+		memory: newBudget(bodiesInMemory * o.BodyLimit), deleteWait: deleteWait, fetcher: newFetcher(&o),
 	}
 	deleted, err := lru.New[string, struct{}](maxDeleted)
 	if err != nil {
@@ -165,5 +166,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return fmt.Errorf("stop the HTTP server: %w", err)
 	}
 	s.lingers.Wait()
+	s.fetcher.client.CloseIdleConnections()
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -182,16 +183,42 @@ func (pattern) Read(p []byte) (int, error) {
 }
 
 type fakeCatalogs struct {
-	refuse atomic.Pointer[comfy.Failure]
-	dead   error
-	panics bool
+	refuse  atomic.Pointer[comfy.Failure]
+	refuses func(*comfy.Graph) *comfy.Failure
+	dead    error
+	panics  bool
 }
 
-func (f *fakeCatalogs) Check(context.Context, *comfy.Graph, []string, backend.Want) *comfy.Failure {
+func (f *fakeCatalogs) Check(_ context.Context, g *comfy.Graph, _ []string, _ backend.Want) *comfy.Failure {
 	if f.panics {
 		panic("secret detail")
 	}
+	if f.refuses != nil {
+		return f.refuses(g)
+	}
 	return f.refuse.Load()
+}
+
+func (f *fakeCatalogs) Models(_ context.Context, folder string) (map[string]map[string][]string, []string, error) {
+	all := map[string]map[string][]string{"vae": {}, "checkpoints": {"b.safetensors": {"local", "url"}, "a.ckpt": {"url"}}}
+	switch {
+	case folder == "":
+		return all, nil, f.dead
+	case all[folder] == nil:
+		return nil, []string{"checkpoints"}, f.dead
+	}
+	return map[string]map[string][]string{folder: all[folder]}, nil, f.dead
+}
+
+func (f *fakeCatalogs) Nodes(context.Context) (map[string][]string, error) {
+	return map[string][]string{"SaveImage": {"url"}, "A/B C|x": {"local", "url"}}, f.dead
+}
+
+func (f *fakeCatalogs) Node(_ context.Context, class string) (json.RawMessage, []string, []string, error) {
+	if class == "A/B C|x" {
+		return json.RawMessage(`{"input":{"required":{"z":["INT"],"a":["IMAGE"]}}}`), []string{"local", "url"}, nil, f.dead
+	}
+	return nil, nil, []string{"SaveImage", "SaveImages"}, f.dead
 }
 
 func (f *fakeCatalogs) Alive(context.Context) error { return f.dead }

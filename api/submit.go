@@ -50,38 +50,32 @@ func (s *Server) submit(c *fiber.Ctx) error {
 	tenant := about(c).tenant
 	id := jobID(tenant, key)
 	about(c).callID = id
-	leave, err := s.admit(tenant, key, id) // before the body: it may be large
+	leave, err := s.admit(tenant, key, id, 1) // before the body: it may be large
 	if err != nil {
 		return err
 	}
-	leave(false)
-	sub, err := s.readSubmission(c)
+	leave(0)
+	sub, graph, err := s.readSubmission(c, nil)
 	if err != nil {
-		return err
-	}
-	graph, err := comfy.ParseGraph(sub.workflow)
-	if err != nil {
-		return graphError(err)
-	}
-	if err := sub.check(int(s.opts.MaxRunTimeout / time.Second)); err != nil {
 		return err
 	}
 	j := &newJob{id: id, tenant: tenant, key: key, graph: graph, sub: sub, from: about(c)}
-	if leave, err = s.admit(tenant, key, id); err != nil {
+	if leave, err = s.admit(tenant, key, id, 1); err != nil {
 		return err
 	}
-	defer func() { leave(j.sent) }()
+	sent := 0
+	defer func() { leave(sent) }()
 	replayed, err := s.start(j)
+	if j.sent {
+		sent = 1
+	}
 	if err != nil {
 		return err
 	}
 	if replayed {
 		c.Set(headerReplayed, "true")
 	}
-	return c.Status(http.StatusAccepted).JSON(accepted{
-		ID: j.id, Status: comfy.Running,
-		StatusURL: s.url(c, "/status/"+url.PathEscape(j.id)), CancelURL: s.url(c, "/cancel/"+url.PathEscape(j.id)),
-	})
+	return c.Status(http.StatusAccepted).JSON(s.accept(c, j.id))
 }
 
 // accepted is the 202 of a submission.
@@ -92,14 +86,29 @@ type accepted struct {
 	CancelURL string      `json:"cancel_url"`
 }
 
-func (s *Server) readSubmission(c *fiber.Ctx) (*submission, error) {
+func (s *Server) accept(c *fiber.Ctx, id string) accepted {
+	return accepted{
+		ID: id, Status: comfy.Running,
+		StatusURL: s.url(c, "/status/"+url.PathEscape(id)), CancelURL: s.url(c, "/cancel/"+url.PathEscape(id)),
+	}
+}
+
+// readSubmission reads the body and checks what can be checked without asking anybody.
+func (s *Server) readSubmission(c *fiber.Ctx, batch *batchFields) (*submission, *comfy.Graph, error) {
 	body := s.openBody(c, s.memory)
 	defer body.close()
-	sub, err := decodeSubmission(body)
+	sub, err := decodeSubmission(body, batch)
 	if body.failure() != nil {
-		return nil, body.failure()
+		err = body.failure()
 	}
-	return sub, err
+	if err != nil {
+		return nil, nil, err
+	}
+	graph, err := comfy.ParseGraph(sub.workflow)
+	if err != nil {
+		return nil, nil, graphError(err)
+	}
+	return sub, graph, sub.check(int(s.opts.MaxRunTimeout / time.Second))
 }
 
 // newJob is a job on its way to Temporal.
@@ -108,7 +117,7 @@ type newJob struct {
 	from            *request
 	sub             *submission
 	graph           *comfy.Graph
-	request         comfy.Request
+	request         comfy.Request // its Images first: several jobs may share them
 	// sent says that Temporal was asked to start it, and has not refused.
 	sent bool
 }
@@ -118,16 +127,28 @@ type newJob struct {
 //
 // It goes by the server's life rather than the request's: a client that leaves must not leave half a submission.
 func (s *Server) start(j *newJob) (replayed bool, err error) {
-	if err := s.claim(j); err != nil {
+	if j.request.Images, err = s.claimImages(j.tenant, j.sub.images); err != nil {
+		return false, err
+	}
+	if err := s.claimGraph(j); err != nil {
 		return false, err
 	}
 	digest, err := digestOf(&j.request)
 	if err != nil {
 		return false, err
 	}
-	// Not part of the digest: a repeated request is the same one after the setting, or this program, has changed.
-	j.request.StartTimeoutSeconds, j.request.Revision = int(s.opts.StartTimeout/time.Second), comfy.Revision
 	memo := comfy.Submission{Tenant: j.tenant, Digest: digest, RequestID: j.from.id}
+	if replayed, err = s.look(j, memo); replayed || err != nil {
+		return replayed, err
+	}
+	if err := s.fetchImages(j.tenant, j.sub.images, j.request.Images); err != nil {
+		return false, err
+	}
+	return s.launch(j, memo)
+}
+
+// look reports true where the job is there already, and fails where no backend would run it.
+func (s *Server) look(j *newJob, memo comfy.Submission) (replayed bool, err error) {
 	ctx, cancel := context.WithTimeout(j.from.in(s.life), startTimeout)
 	defer cancel()
 	// A repeated request gets its first answer, even where the catalogue has changed since.
@@ -139,6 +160,15 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if f := s.catalogs.Check(ctx, j.graph, inputNames(j.request.Images), backend.WantOf(&j.request)); f != nil {
 		return false, refusal(f)
 	}
+	return false, nil
+}
+
+// launch starts the workflow. It reports true when the job was there already.
+func (s *Server) launch(j *newJob, memo comfy.Submission) (replayed bool, err error) {
+	// Not part of the digest: a repeated request is the same one after the setting, or this program, has changed.
+	j.request.StartTimeoutSeconds, j.request.Revision = int(s.opts.StartTimeout/time.Second), comfy.Revision
+	ctx, cancel := context.WithTimeout(j.from.in(s.life), startTimeout)
+	defer cancel()
 	run, err := s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
 	var already *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &already) {
@@ -163,30 +193,40 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	return false, nil
 }
 
-// claim puts into the store what does not belong into Temporal's history, and makes the workflow's input.
-func (s *Server) claim(j *newJob) error {
+// claimImages puts the files of a submission into the store.
+func (s *Server) claimImages(tenant string, images []imageField) ([]comfy.Input, error) {
 	ctx, cancel := context.WithTimeout(s.life, storeTimeout)
 	defer cancel()
-	images, err := s.storeImages(ctx, j.tenant, j.sub.images)
+	return s.storeImages(ctx, tenant, images)
+}
+
+// claimGraph makes the workflow's input; a graph that does not belong into Temporal's history goes to the store.
+func (s *Server) claimGraph(j *newJob) error {
+	ctx, cancel := context.WithTimeout(s.life, storeTimeout)
+	defer cancel()
+	j.request = j.sub.request(j.request.Images)
+	if len(j.graph.JSON()) <= claimCheck {
+		j.request.Workflow = j.graph.JSON()
+		return nil
+	}
+	blob, err := s.store.PutHashed(ctx, comfy.GraphPrefix(j.tenant), bytes.NewReader(j.graph.JSON()))
 	if err != nil {
-		return err
+		return storeError(err)
 	}
-	j.request = comfy.Request{
-		Workflow: j.graph.JSON(), Images: images,
-		TimeoutSeconds: j.sub.timeoutSeconds, Priority: j.sub.priority, Backend: j.sub.backend, GPU: j.sub.gpu,
-		Metadata: j.sub.metadata, ExtraPNGInfo: j.sub.extraPNGInfo, StripMetadata: j.sub.stripMetadata,
-	}
-	if len(j.request.Workflow) > claimCheck {
-		blob, err := s.store.PutHashed(ctx, comfy.GraphPrefix(j.tenant), bytes.NewReader(j.request.Workflow))
-		if err != nil {
-			return storeError(err)
-		}
-		j.request.Workflow, j.request.WorkflowRef = nil, blob.Key
-	}
+	j.request.WorkflowRef = blob.Key
 	return nil
 }
 
-// digestOf tells one request from another. Graph and files stand in it by content.
+// request is the workflow's input without the graph.
+func (s *submission) request(images []comfy.Input) comfy.Request {
+	return comfy.Request{
+		Images: images, TimeoutSeconds: s.timeoutSeconds, Priority: s.priority, Backend: s.backend, GPU: s.gpu,
+		Metadata: s.metadata, ExtraPNGInfo: s.extraPNGInfo, StripMetadata: s.stripMetadata,
+	}
+}
+
+// digestOf tells one request from another. Graph and files stand in it by content, files at a URL by that: what is there
+// may change.
 func digestOf(r *comfy.Request) (string, error) {
 	raw, err := json.Marshal(r)
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,6 +66,9 @@ type fakeTemporal struct {
 	startErr error
 	lands    bool  // a start that fails with startErr has happened all the same
 	countErr error // of CountWorkflow
+	// failWith is the error of starts after so many.
+	failAfter int
+	failWith  error
 	// of DescribeWorkflowExecution
 	describeErr error
 	counts      atomic.Int64
@@ -85,6 +90,12 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflow
 	defer f.mu.Unlock()
 	if err := errors.Join(f.err, f.startErr); err != nil && !f.lands {
 		return nil, err
+	}
+	if f.failWith != nil {
+		if f.failAfter == 0 {
+			return nil, f.failWith
+		}
+		f.failAfter--
 	}
 	if _, ok := f.runs[o.ID]; ok {
 		return nil, serviceerror.NewWorkflowExecutionAlreadyStarted("already started", "", "run")
@@ -108,6 +119,12 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflow
 	run.options = o
 	f.runs[o.ID] = run
 	return &fakeHandle{f: f, id: o.ID, run: run.info.Execution.RunId}, errors.Join(json.Unmarshal(raw, &run.request), f.startErr)
+}
+
+func (f *fakeTemporal) all() []*fakeRun {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Values(f.runs))
 }
 
 // CountWorkflow counts the open runs, of the tenant that the query names where it names one.

@@ -60,7 +60,7 @@ func (s *Server) unknownStart(j *newJob, memo comfy.Submission, cause error) err
 		return failf(CodeUnavailable, "Temporal, which keeps the jobs, does not answer, so it is not known whether this job was accepted. "+
 			"Send the request again with the same Idempotency-Key: that finds the job, or starts it.").because(cause)
 	}
-	s.withdrawals.add(s, j.id, logs.In(j.from.in(s.life), s.log))
+	s.withdrawals.add(s, j.id, logs.In(j.from.in(s.life), s.log), "Temporal did not say whether it has taken this job; it is canceled where it has")
 	return failf(CodeUnavailable, "Temporal, which keeps the jobs, does not answer. Nothing was accepted: should it have taken the job all the same, "+
 		"the job is canceled as soon as Temporal answers. Try again; with an Idempotency-Key a repeated submission finds its job.").because(cause)
 }
@@ -79,14 +79,14 @@ func newWithdrawals() *withdrawals {
 	return &withdrawals{every: withdrawEvery, missing: map[string]time.Time{}}
 }
 
-func (w *withdrawals) add(s *Server, id string, log logrus.FieldLogger) {
+func (w *withdrawals) add(s *Server, id string, log logrus.FieldLogger, why string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.missing) == maxWithdrawals {
-		log.Warn("Temporal did not say whether it has taken this job; nobody will look, too many are looked for")
+		log.Warn("this job may have started although its submission was refused; nobody will look, too many are looked for")
 		return
 	}
-	log.Warn("Temporal did not say whether it has taken this job; it is canceled where it has")
+	log.Warn(why)
 	w.missing[id] = time.Time{}
 	if !w.running {
 		w.running = true

@@ -18,29 +18,50 @@ import (
 // Submit starts a job. It returns when the server has made the job durable. A refused workflow is an *[Error] with
 // NodeErrors.
 func (c *Client) Submit(ctx context.Context, r SubmitRequest) (Job, error) {
-	var body bytes.Buffer
-	enc := json.NewEncoder(&body)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(r); err != nil {
-		return Job{}, fmt.Errorf("the workflow cannot be sent, it is not JSON: %w", err)
-	}
-	if r.IdempotencyKey == "" {
-		r.IdempotencyKey = uuid.NewString()
-	}
 	var j Job
-	header, err := c.call(ctx, c.within(), request{
-		method: http.MethodPost, path: "/submit_workflow",
-		header: http.Header{"Content-Type": {"application/json"}, "Idempotency-Key": {r.IdempotencyKey}},
-		body:   func() (io.Reader, int64, error) { return bytes.NewReader(body.Bytes()), int64(body.Len()), nil },
-	}, &j)
+	replayed, err := c.submit(ctx, "/submit_workflow", r, r.IdempotencyKey, &j)
 	if err != nil {
 		return Job{}, err
 	}
 	if j.ID == "" {
 		return Job{}, fmt.Errorf("what answers at %s is not comfyd: it accepted the job without an id", c.base.Redacted())
 	}
-	j.Replayed = header.Get("Idempotent-Replayed") == "true"
+	j.Replayed = replayed
 	return j, nil
+}
+
+// SubmitBatch starts several jobs of one workflow, all or none. Each is a job like any other from then on, with the label
+// [comfy.BatchLabel].
+func (c *Client) SubmitBatch(ctx context.Context, r BatchRequest) (Batch, error) {
+	var b Batch
+	replayed, err := c.submit(ctx, "/batch", r, r.IdempotencyKey, &b)
+	if err != nil {
+		return Batch{}, err
+	}
+	if b.ID == "" || len(b.Jobs) == 0 {
+		return Batch{}, fmt.Errorf("what answers at %s is not comfyd: it accepted the batch without an id, or without jobs", c.base.Redacted())
+	}
+	b.Replayed = replayed
+	return b, nil
+}
+
+// submit posts what may be sent again under its key.
+func (c *Client) submit(ctx context.Context, path string, r any, key string, out any) (replayed bool, err error) {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(r); err != nil {
+		return false, fmt.Errorf("the workflow cannot be sent, it is not JSON: %w", err)
+	}
+	if key == "" {
+		key = uuid.NewString()
+	}
+	header, err := c.call(ctx, c.within(), request{
+		method: http.MethodPost, path: path,
+		header: http.Header{"Content-Type": {"application/json"}, "Idempotency-Key": {key}},
+		body:   func() (io.Reader, int64, error) { return bytes.NewReader(body.Bytes()), int64(body.Len()), nil },
+	}, out)
+	return header.Get("Idempotent-Replayed") == "true", err
 }
 
 // StatusOptions say how a status is asked for.

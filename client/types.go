@@ -33,7 +33,7 @@ type SubmitRequest struct {
 type InputFile struct {
 	// Name is what the graph calls it: "photo.png" or "folder/photo.png".
 	Name string `json:"name"`
-	// Image is the file itself, as base64 or as a data URI.
+	// Image is the file itself, as base64 or as a data URI, or an https URL that the server fetches it from.
 	Image string `json:"image,omitempty"`
 	// Ref is what [Client.Upload] returned for it.
 	Ref string `json:"ref,omitempty"`
@@ -47,6 +47,31 @@ type Job struct {
 	CancelURL string      `json:"cancel_url,omitempty"`
 	// Replayed says that the idempotency key had started this job before.
 	Replayed bool `json:"-"`
+}
+
+// BatchRequest are several jobs of one workflow: the body of POST /batch. One of Variations and Seeds is set.
+type BatchRequest struct {
+	SubmitRequest // what the jobs have in common; its IdempotencyKey is the batch's
+	// Variations are what each job changes, by "<node>.<input>"; up to 100.
+	Variations []map[string]any `json:"variations,omitempty"`
+	// Seeds is how many jobs there shall be, each with other seeds; up to 100.
+	Seeds int `json:"seeds,omitempty"`
+}
+
+// Batch are the accepted jobs of a [BatchRequest].
+type Batch struct {
+	ID      string     `json:"batch_id"`
+	JobsURL string     `json:"jobs_url,omitempty"`
+	Jobs    []BatchJob `json:"jobs"` // in the order of the variations
+	// Replayed says that the idempotency key had started this batch before.
+	Replayed bool `json:"-"`
+}
+
+// BatchJob is one of them.
+type BatchJob struct {
+	Job
+	// Seeds are the ones that a batch of seeds has given it, by "<node>.<input>".
+	Seeds map[string]uint64 `json:"seeds,omitempty"`
 }
 
 // Status is what the API says about a job.

@@ -15,6 +15,9 @@ const MaxSummary = 240
 // TitleLabel is the label of a job whose value a [Description.Summary] begins with, in place of the prompt.
 const TitleLabel = "title"
 
+// BatchLabel is the label of a job that was started as one of several, by POST /batch; its value is the batch's ID.
+const BatchLabel = "comfyd_batch"
+
 // Description is what a person wants to know of a graph at a glance. Its texts are the client's own: they may hold
 // anything, and [Literal] makes them fit for a page.
 type Description struct {

@@ -23,6 +23,7 @@ import (
 	"github.com/comfyd/comfyd/internal/codec"
 	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/disk"
+	"github.com/comfyd/comfyd/internal/outbound"
 	"github.com/comfyd/comfyd/internal/telemetry"
 	"github.com/comfyd/comfyd/store"
 	"github.com/comfyd/comfyd/worker"
@@ -232,7 +233,7 @@ func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *c
 		TemporalUI: a.temporalUI(), KeyFile: a.config.KeyFile(),
 		Converter: a.codec.Converter(), CodecServer: a.codecServer(),
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
-		BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
+		Outbound: outbound.New(a.config.PrivateNetworks), BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
 		Retention: a.retention, Version: a.version, Log: a.log,
 		Metrics: a.metricsOfAPI(), Observed: a.telemetry.Request, Tracer: a.tracerOfAPI(),
 	})

@@ -120,7 +120,7 @@ func (a *api) do(method, path string, body any, header ...string) answer {
 	raw, err := io.ReadAll(res.Body)
 	require.NoError(a.t, err)
 	out := answer{code: res.StatusCode, header: res.Header}
-	if res.StatusCode != http.StatusNoContent {
+	if res.StatusCode != http.StatusNoContent && res.StatusCode != http.StatusNotModified {
 		require.NoError(a.t, json.Unmarshal(raw, &out.body), "every answer is JSON: %s", raw)
 	}
 	return out

@@ -35,6 +35,8 @@ type class struct {
 	plain bool
 	// fixed says that the list of outputs is what it shows; those from elsewhere may take any number.
 	fixed bool
+	// raw is the class as it came.
+	raw json.RawMessage
 }
 
 // Parse reads the answer to GET /object_info, the older form (a list of options stands as the type) and the newer
@@ -86,7 +88,7 @@ func (c *Catalog) isOutput(name string) bool {
 }
 
 func parseClass(name string, raw json.RawMessage) (cl *class, aliases bool) {
-	cl = &class{name: name, inputs: map[string]*input{}}
+	cl = &class{name: name, inputs: map[string]*input{}, raw: raw}
 	var info struct {
 		Input         map[string]json.RawMessage `json:"input"`
 		Output        []json.RawMessage          `json:"output"`

@@ -87,20 +87,25 @@ func (r realComfyUI) upload(e entry) {
 	for _, name := range e.uploads(r) {
 		data, err := os.ReadFile(filepath.Join("..", "..", "testdata", "inputs", filepath.Base(name)))
 		require.NoError(r, err)
-		var b bytes.Buffer
-		form := multipart.NewWriter(&b)
-		file, err := form.CreateFormFile("image", filepath.Base(name))
-		require.NoError(r, err)
-		_, err = file.Write(data)
-		require.NoError(r, err)
-		require.NoError(r, form.WriteField("overwrite", "true"))
-		if dir := filepath.Dir(name); dir != "." {
-			require.NoError(r, form.WriteField("subfolder", dir))
-		}
-		require.NoError(r, form.Close())
-		status, answer := r.call(http.MethodPost, "/upload/image", form.FormDataContentType(), &b)
-		require.Equal(r, http.StatusOK, status, string(answer))
+		r.put(name, data)
 	}
+}
+
+func (r realComfyUI) put(name string, data []byte) {
+	r.Helper()
+	var b bytes.Buffer
+	form := multipart.NewWriter(&b)
+	file, err := form.CreateFormFile("image", filepath.Base(name))
+	require.NoError(r, err)
+	_, err = file.Write(data)
+	require.NoError(r, err)
+	require.NoError(r, form.WriteField("overwrite", "true"))
+	if dir := filepath.Dir(name); dir != "." {
+		require.NoError(r, form.WriteField("subfolder", dir))
+	}
+	require.NoError(r, form.Close())
+	status, answer := r.call(http.MethodPost, "/upload/image", form.FormDataContentType(), &b)
+	require.Equal(r, http.StatusOK, status, string(answer))
 }
 
 func TestRealCorpus(t *testing.T) {

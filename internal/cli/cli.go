@@ -1,4 +1,4 @@
-// Package cli holds the commands that speak to a comfyd over HTTP: submit, status and cancel. They read and write
+// Package cli holds the commands that speak to a comfyd over HTTP. They read and write
 // through [Env] only, so that tests and other programs can drive them.
 package cli
 
@@ -105,9 +105,9 @@ func Usage(err error) error { return &usageError{err} }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// Commands are submit, status and cancel.
+// Commands are submit, status, cancel, models and nodes.
 func Commands(env Env) []*cobra.Command {
-	commands := []*cobra.Command{submitCommand(env), statusCommand(env), cancelCommand(env)}
+	commands := []*cobra.Command{submitCommand(env), statusCommand(env), cancelCommand(env), modelsCommand(env), nodesCommand(env)}
 	for _, c := range commands {
 		c.SilenceUsage = true
 		c.SetIn(env.In)

@@ -2,8 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +25,7 @@ type submission struct {
 	priority      int
 	backend       string
 	randomSeed    bool
+	seeds         int
 	stripMetadata bool
 	noWait        bool
 	cancel        bool
@@ -43,6 +47,7 @@ Ctrl-C leaves at once.
 The paths of what was written go to standard output, one a line; all else goes to standard error.`,
 		Example: `  comfyd submit workflow.json
   comfyd submit workflow.json --out renders --random-seed --metadata shot=7
+  comfyd submit workflow.json --seeds 8 --out renders
   comfyd submit workflow.json --image photo.png=/home/me/portrait.png
   jq '."3".inputs.steps = 30' workflow.json | comfyd submit - --json
   id=$(comfyd submit workflow.json --no-wait) && comfyd status "$id" --wait --out .`,
@@ -58,6 +63,7 @@ The paths of what was written go to standard output, one a line; all else goes t
 	f.IntVar(&s.priority, "priority", 0, "1 (first) to 5 (last); default 3")
 	f.StringVar(&s.backend, "backend", "", "the pool of ComfyUI servers to run on (default the first that fits)")
 	f.BoolVar(&s.randomSeed, "random-seed", false, "give each input seed or noise_seed that is a number a random one below 2^32, and tell which")
+	f.IntVar(&s.seeds, "seeds", 0, "run it so many times at once, up to 100, each a job of its own with other seeds, and tell which")
 	f.BoolVar(&s.stripMetadata, "strip-metadata", false, "leave the workflow out of the images")
 	f.BoolVar(&s.noWait, "no-wait", false, "print the job's id and leave")
 	f.BoolVar(&s.cancel, "cancel-on-interrupt", false, "Ctrl-C cancels the job without asking")
@@ -75,8 +81,13 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 		TimeoutSeconds: int((s.timeout + time.Second - 1) / time.Second),
 		Priority:       s.priority, Backend: s.backend, StripMetadata: s.stripMetadata,
 	}
-	if s.timeout < 0 {
+	switch {
+	case s.timeout < 0:
 		return usagef("--timeout %v: use a duration above zero", s.timeout)
+	case s.seeds < 0:
+		return usagef("--seeds %d: say how many jobs there shall be", s.seeds)
+	case s.seeds > 0 && s.randomSeed:
+		return usagef("--seeds gives each job other seeds already; leave --random-seed out")
 	}
 	var err error
 	if req.Metadata, err = pairs(s.metadata); err != nil {
@@ -116,23 +127,63 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 		}
 		return explain(err, g)
 	}
-	later, done := env.grace(ctx, submitGrace)
-	job, err := c.Submit(later, req)
-	done()
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return fmt.Errorf("%w while submitting; it is not known whether the server took the job", errInterrupted)
-	case err != nil:
-		return explain(err, g)
-	case s.noWait && s.json:
-		return printJSON(env.Out, job)
-	case s.noWait:
-		_, err := fmt.Fprintln(env.Out, job.ID)
+	ids, err := s.send(ctx, env, c, screen, g, req)
+	if err != nil || s.noWait {
 		return err
 	}
-	screen.say("submitted as %s", job.ID)
-	f := &follower{env: env, server: &s.server, client: c, screen: screen, graph: g, out: s.out, pathsOnly: true, mayCancel: true, cancel: s.cancel}
-	return f.wait(ctx, job.ID)
+	var failed error
+	for _, id := range ids {
+		f := &follower{env: env, server: &s.server, client: c, screen: screen, graph: g, out: s.out, pathsOnly: true, mayCancel: true, cancel: s.cancel}
+		err := f.wait(ctx, id)
+		if errors.Is(err, errInterrupted) && !s.cancel {
+			return err // the rest is asked about no more, and goes on
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+// send submits the job, or the batch that --seeds asks for, and returns the IDs. Where nobody waits it prints them.
+func (s *submission) send(ctx context.Context, env Env, c *client.Client, screen *screen, g graph, req client.SubmitRequest) ([]string, error) {
+	later, done := env.grace(ctx, submitGrace)
+	defer done()
+	var (
+		ids    []string
+		answer any
+		err    error
+	)
+	if s.seeds > 0 {
+		var b client.Batch
+		b, err = c.SubmitBatch(later, client.BatchRequest{SubmitRequest: req, Seeds: s.seeds})
+		for _, j := range b.Jobs {
+			ids = append(ids, j.ID)
+			for _, at := range slices.Sorted(maps.Keys(j.Seeds)) {
+				screen.say("%s: %s = %d", j.ID, at, j.Seeds[at])
+			}
+		}
+		answer = b
+	} else {
+		var j client.Job
+		j, err = c.Submit(later, req)
+		ids, answer = []string{j.ID}, j
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("%w while submitting; it is not known whether the server took the job", errInterrupted)
+	case err != nil:
+		return nil, explain(err, g)
+	case s.noWait && s.json:
+		return ids, printJSON(env.Out, answer)
+	case s.noWait:
+		_, err := fmt.Fprintln(env.Out, strings.Join(ids, "\n"))
+		return ids, err
+	}
+	for _, id := range ids {
+		screen.say("submitted as %s", id)
+	}
+	return ids, nil
 }
 
 // pairs reads KEY=VALUE arguments.

@@ -26,6 +26,9 @@ const (
 // ErrForbidden says that an address may not be called.
 var ErrForbidden = errors.New("only https addresses on the public internet may be called")
 
+// ErrRedirects says that redirects did not end.
+var ErrRedirects = fmt.Errorf("more than %d redirects", maxRedirects)
+
 // Caller calls what clients have named.
 type Caller struct {
 	allowed  []netip.Prefix
@@ -75,8 +78,9 @@ func (c *Caller) Client(follow bool) *http.Client {
 	if follow {
 		redirects = func(r *http.Request, via []*http.Request) error {
 			if len(via) > maxRedirects {
-				return fmt.Errorf("more than %d redirects", maxRedirects)
+				return ErrRedirects
 			}
+			r.Header.Del("Referer") // the whole address before, whose query may be a signature
 			return c.Check(r.URL.String())
 		}
 	}
