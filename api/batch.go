@@ -106,8 +106,11 @@ func (b *batch) jobID(i int) string {
 }
 
 func (s *Server) readBatch(c *fiber.Ctx, b *batch) (err error) {
-	if b.sub, b.graph, err = s.readSubmission(c, &batchFields{}); err != nil {
+	if b.sub, err = s.readSubmission(c, &batchFields{}); err != nil {
 		return err
+	}
+	if b.graph, err = comfy.ParseGraph(b.sub.workflow); err != nil {
+		return graphError(err)
 	}
 	jobs, err := b.sub.batch.jobs()
 	if err != nil {

@@ -38,7 +38,7 @@ func (s *Server) remove(c *fiber.Ctx) error {
 		}
 	}
 	if !j.ended() {
-		return sendCanceling(c, j)
+		return s.sendCanceling(c, j)
 	}
 	if err := s.forgetJob(c, j); err != nil {
 		return err

@@ -25,7 +25,7 @@ type Code string
 const (
 	CodeInvalidRequest      Code = "invalid_request"       // 400: the body is not what this call takes; the text names the field
 	CodeInvalidWorkflow     Code = "invalid_workflow"      // 400: ComfyUI would refuse this graph, or die of it; see node_errors
-	CodeWorkflowFormatUI    Code = "workflow_format_ui"    // 400: the editor's own format instead of the API format
+	CodeWorkflowFormatUI    Code = "workflow_format_ui"    // 400: the editor's own format, which cannot be converted safely; see node_errors
 	CodeUnauthorized        Code = "unauthorized"          // 401: no key, or a wrong one
 	CodeInvalidLink         Code = "invalid_link"          // 403: the link's signature is wrong
 	CodeLinkExpired         Code = "link_expired"          // 403: ask the status for a new link

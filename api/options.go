@@ -19,6 +19,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/live"
 	"github.com/comfyd/comfyd/internal/outbound"
 )
 
@@ -57,6 +58,9 @@ type Catalogs interface {
 	// Check returns why no eligible backend would run g, and nil where one would or where nobody knows. inputs are the
 	// names of the files that come with the job.
 	Check(ctx context.Context, g *comfy.Graph, inputs []string, w backend.Want) *comfy.Failure
+	// Convert turns the editor's save format into a graph in API format. Its error is a [*comfy.GraphError] where that
+	// cannot be done, and a [*comfy.Failure] where nobody knows the nodes.
+	Convert(ctx context.Context, file []byte, w backend.Want) (json.RawMessage, error)
 	// Models are the model files that the backends have, by folder of ComfyUI's models/ and name, each with its pools; of one
 	// folder where one is named. Where there is none of that name, near are those that may have been meant.
 	Models(ctx context.Context, folder string) (found map[string]map[string][]string, near []string, err error)
@@ -122,6 +126,10 @@ type Options struct {
 	StartTimeout, RunTimeout, MaxRunTimeout time.Duration
 	// MaxOpenJobs and MaxOpenJobsPerTenant bound the jobs that wait or run; one more is refused. 0 means 20,000 and 10,000.
 	MaxOpenJobs, MaxOpenJobsPerTenant int
+	// MaxEventStreamsPerTenant bounds the event streams that a tenant may have open at this server; 0 means 1,000.
+	MaxEventStreamsPerTenant int
+	// Live has what workers say of prompts as they run; nil: Temporal's own view is all there is.
+	Live *live.Hub
 	// Space tells whether the disks that jobs and files are kept on have room: nil, or an error for a person, which names
 	// settings and no paths. Nil: nobody asks.
 	Space func(ctx context.Context) error
@@ -192,6 +200,7 @@ func (o *Options) complete() error {
 	fill(&o.MaxRunTimeout, comfy.MaxTimeoutSeconds*time.Second)
 	fill(&o.MaxOpenJobs, 20_000)
 	fill(&o.MaxOpenJobsPerTenant, 10_000)
+	fill(&o.MaxEventStreamsPerTenant, 1000)
 	fill(&o.Retention, 7*24*time.Hour)
 	return nil
 }

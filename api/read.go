@@ -35,6 +35,7 @@ type job struct {
 	submitted         bool  // through the API, rather than started as a child by others
 	unreadable        error // why its submission cannot be read
 	status            comfy.Status
+	live              string // where the worker says more of an open one; empty where it does not
 	body              []byte // the whole answer of a job that has ended, where it is kept
 }
 
@@ -151,7 +152,7 @@ func (s *Server) read(id string, end *outcome) (*job, error) {
 		s.closed.add(j, s.now())
 		return j, nil
 	}
-	s.merge(&j.status, s.ownWord(ctx, id), described)
+	s.merge(j, s.ownWord(ctx, id), described)
 	s.open.add(j, s.now())
 	return j, nil
 }

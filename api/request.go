@@ -92,9 +92,7 @@ func decodeSubmission(r io.Reader, batch *batchFields) (*submission, error) {
 		return &sub, nil
 	}
 	switch {
-	case seen["nodes"] && seen["links"]:
-		return nil, failf(CodeWorkflowFormatUI, "This is the editor's own format. Export the workflow with \"Export (API)\" in ComfyUI's menu. %s", howToWrap)
-	case bare || seen["prompt"]:
+	case bare || seen["prompt"] || seen["nodes"] && seen["links"]:
 		return nil, failf(CodeInvalidRequest, "The field workflow is missing. %s", howToWrap)
 	}
 	return nil, failf(CodeInvalidRequest, `The field workflow is missing: {"workflow": {...}}.`)

@@ -14,6 +14,7 @@ const (
 	headerRequestID      = "X-Request-Id"
 	headerIdempotencyKey = "Idempotency-Key"
 	headerReplayed       = "Idempotent-Replayed"
+	headerLastEventID    = "Last-Event-ID"
 )
 
 // routes is the whole address space. GET answers HEAD too.
@@ -25,7 +26,7 @@ func (s *Server) routes() {
 			Next:          func(c *fiber.Ctx) bool { return strings.HasPrefix(c.Path(), codecPath+"/") }, // for other pages
 			AllowOrigins:  strings.Join(s.opts.CORSOrigins, ","),
 			AllowMethods:  "GET,HEAD,POST,DELETE",
-			AllowHeaders:  strings.Join([]string{fiber.HeaderAuthorization, fiber.HeaderContentType, headerIdempotencyKey, headerRequestID}, ","),
+			AllowHeaders:  strings.Join([]string{fiber.HeaderAuthorization, fiber.HeaderContentType, headerIdempotencyKey, headerRequestID, headerLastEventID}, ","),
 			ExposeHeaders: strings.Join([]string{headerRequestID, headerReplayed, fiber.HeaderRetryAfter, fiber.HeaderETag}, ","),
 			MaxAge:        600,
 		}))
@@ -43,6 +44,7 @@ func (s *Server) routes() {
 	s.app.Get("/readyz", s.readyz)
 	s.app.Get("/outputs/:archive", s.archive)                 // by key or by signature
 	s.app.Get("/outputs/:job/:sha256/:filename?", s.download) // likewise
+	s.app.Get("/events/:id", s.events)                        // likewise
 	if s.opts.Metrics != nil {
 		s.app.Get("/metrics", adaptor.HTTPHandler(s.opts.Metrics)) // it asks for a key of its own
 	}

@@ -51,10 +51,13 @@ type Server struct {
 	rechecks   singleflight.Group
 	remover    *removal.Remover
 	watches    *watches
+	feeds      *feeds
 	memory     *budget
 	fetcher    *fetcher
 	deleteWait time.Duration // how long a DELETE holds for a job to end that it has canceled
 	ready      readiness
+
+	keepAlive, streamStall time.Duration
 
 	admission   *admission
 	withdrawals *withdrawals
@@ -85,6 +88,7 @@ func New(o Options) (*Server, error) {
 		now:    time.Now,
 		closed: newClosedJobs(), open: newOpenJobs(), started: newOpenJobs(),
 		memory: newBudget(bodiesInMemory * o.BodyLimit), deleteWait: deleteWait, fetcher: newFetcher(&o),
+		keepAlive: keepAlive, streamStall: streamStall,
 	}
 	deleted, err := lru.New[string, struct{}](maxDeleted)
 	if err != nil {
@@ -98,6 +102,7 @@ func New(o Options) (*Server, error) {
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(s.life)
 	s.admission, s.withdrawals, s.watches = newAdmission(s), newWithdrawals(), newWatches(s)
+	s.feeds = newFeeds(s)
 	s.build()
 	return s, nil
 }

@@ -100,8 +100,8 @@ func TestSubmitRefusesWithAReason(t *testing.T) {
 		"null workflow":      {`{"workflow":null}`, 400, CodeInvalidRequest, "workflow is missing"},
 		"bare graph":         {graphJSON, 400, CodeInvalidRequest, "Put the graph into the field workflow"},
 		"ComfyUI's own body": {`{"prompt":` + graphJSON + `}`, 400, CodeInvalidRequest, "Put the graph into"},
-		"bare editor format": {`{"nodes":[],"links":[],"version":0.4}`, 400, CodeWorkflowFormatUI, "Export (API)"},
-		"editor format":      {`{"workflow":{"last_node_id":1,"nodes":[],"links":[],"version":0.4}}`, 400, CodeWorkflowFormatUI, ""},
+		"bare editor format": {`{"nodes":[],"links":[],"version":0.4}`, 400, CodeInvalidRequest, "Put the graph into the field workflow"},
+		"editor format":      {`{"workflow":{"last_node_id":1,"nodes":[],"links":[],"version":0.4}}`, 503, CodeUnavailable, "which nodes it has"},
 		"twice":              {with(`"priority":1,"priority":2`), 400, CodeInvalidRequest, `"priority" stands twice`},
 		"number as workflow": {`{"workflow":3}`, 400, CodeInvalidWorkflow, ""},
 		"empty graph":        {`{"workflow":{}}`, 400, CodeInvalidWorkflow, ""},
@@ -329,7 +329,7 @@ func TestSubmitCorpus(t *testing.T) {
 			a := h.submit(`{"workflow":` + string(graph) + `}`)
 			switch {
 			case entry.Kind == "ui":
-				h.requireError(a, 400, CodeWorkflowFormatUI)
+				h.requireError(a, 503, CodeUnavailable) // nobody knows the nodes here
 			case a.status != 202:
 				h.requireError(a, 400, CodeInvalidWorkflow) // what structure alone tells; the rest is the catalogue's
 			}

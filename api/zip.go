@@ -38,7 +38,7 @@ func (s *Server) archive(c *fiber.Ctx) error {
 		return fiber.ErrNotFound
 	}
 	about(c).callID = id
-	tenant, err := s.mayDownload(c, archivePath(id))
+	tenant, err := s.byKeyOrLink(c, archivePath(id))
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,8 @@ import (
 
 // SubmitRequest is a job to be run: the body of POST /submit_workflow.
 type SubmitRequest struct {
-	// Workflow is the graph in ComfyUI's API format. Its numbers keep their digits.
+	// Workflow is the graph in ComfyUI's API format, or the workflow as ComfyUI's editor saves it, which the server
+	// converts where it can do so safely. Numbers keep their digits.
 	Workflow json.RawMessage `json:"workflow"`
 	// Images are the input files that the graph names, of any kind.
 	Images []InputFile `json:"images,omitempty"`

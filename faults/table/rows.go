@@ -11,6 +11,7 @@ type row struct {
 
 var rows = []row{
 	{id: "F1", fault: "the API is killed while submissions come in", ours: []string{"TestF01"}},
+	{id: "F2", fault: "the API is killed while clients listen and wait", ours: []string{"TestF02"}},
 	{id: "F3", fault: "the worker is killed in mid-job", ours: []string{"TestF03"}},
 	{id: "F4", fault: "the worker is killed after the GPU's end, before the upload", ours: []string{"TestF04"}},
 	{id: "F5", fault: "everything, or a separate Temporal, is killed under load", ours: []string{"TestF05"}},

@@ -23,6 +23,7 @@ import (
 	"github.com/comfyd/comfyd/internal/codec"
 	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/disk"
+	"github.com/comfyd/comfyd/internal/live"
 	"github.com/comfyd/comfyd/internal/outbound"
 	"github.com/comfyd/comfyd/internal/telemetry"
 	"github.com/comfyd/comfyd/store"
@@ -129,6 +130,10 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if err := a.own(ctx, blobs); err != nil {
 		return err
 	}
+	hub, err := a.openHub(ctx)
+	if err != nil {
+		return err
+	}
 	backends, err := a.backends(ctx)
 	if err != nil {
 		return err
@@ -142,7 +147,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 	}
 	if a.role != API {
 		w := worker.New(worker.Options{
-			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
+			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Live: hub, Limits: limits, Log: a.log,
 			ChildTenant: a.config.Children(),
 			Converter:   a.codec.Converter(),
 			Sweep:       worker.SweepOptions{Namespace: a.namespace, Store: blobs},
@@ -159,7 +164,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		a.sampleBackends(backends)
 	}
 	if a.role != Worker {
-		return a.serve(temporal, blobs, directory, limits)
+		return a.serve(temporal, blobs, directory, hub, limits)
 	}
 	return nil
 }
@@ -220,7 +225,7 @@ func (a *App) listen() error {
 	return nil
 }
 
-func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *catalog.Directory, limits activities.Limits) error {
+func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *catalog.Directory, hub *live.Hub, limits activities.Limits) error {
 	var keys []api.Key
 	for _, k := range a.config.Keys {
 		keys = append(keys, api.Key{Tenant: k.Tenant, Secret: k.Secret})
@@ -233,6 +238,7 @@ func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *c
 		TemporalUI: a.temporalUI(), KeyFile: a.config.KeyFile(),
 		Converter: a.codec.Converter(), CodecServer: a.codecServer(),
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
+		MaxEventStreamsPerTenant: a.config.MaxEventStreamsPerTenant, Live: hub,
 		Outbound: outbound.New(a.config.PrivateNetworks), BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
 		Retention: a.retention, Version: a.version, Log: a.log,
 		Metrics: a.metricsOfAPI(), Observed: a.telemetry.Request, Tracer: a.tracerOfAPI(),

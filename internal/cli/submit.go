@@ -36,7 +36,8 @@ func submitCommand(env Env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "submit FILE|-",
 		Short: "Run a ComfyUI workflow and write what it makes",
-		Long: `Submit a workflow in ComfyUI's API format (menu "Export (API)"), wait for it, and write its images, files and texts.
+		Long: `Submit a workflow, wait for it, and write its images, files and texts. It is taken in ComfyUI's API format (menu
+"Export (API)"), and as the editor saves it (menu "Save"), which the server converts where it can do so safely.
 
 Files that the workflow names (pictures, video, audio, latents, 3D models) and that lie in the workflow's folder or in
 the current one are uploaded first; each is told. Nothing else ever is: give other files with --image.
@@ -100,6 +101,9 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 	screen := newScreen(env)
 	g := parseGraph(workflow)
 	if s.randomSeed {
+		if parseSaved(workflow) != nil {
+			return usagef("--random-seed: seeds have no names in the format that the editor saves; export the workflow with \"Export (API)\"")
+		}
 		var seeds []seed
 		if workflow, seeds, err = randomSeeds(workflow); err != nil {
 			return err

@@ -28,9 +28,13 @@ type Config struct {
 	// PrivateNetworks may be called for inputs and webhooks that clients name, although they are not public.
 	PrivateNetworks Networks `env:"COMFYD_PRIVATE_NETWORKS"`
 
-	MaxOpenJobs          int  `env:"COMFYD_MAX_OPEN_JOBS" envDefault:"20000"`
-	MaxOpenJobsPerTenant int  `env:"COMFYD_MAX_OPEN_JOBS_PER_TENANT" envDefault:"10000"`
-	MinFreeDisk          Size `env:"COMFYD_MIN_FREE_DISK" envDefault:"1GiB"`
+	MaxOpenJobs          int `env:"COMFYD_MAX_OPEN_JOBS" envDefault:"20000"`
+	MaxOpenJobsPerTenant int `env:"COMFYD_MAX_OPEN_JOBS_PER_TENANT" envDefault:"10000"`
+	// MaxEventStreamsPerTenant is of one process; EventsListen is where a worker tells the APIs of other processes.
+	MaxEventStreamsPerTenant int    `env:"COMFYD_MAX_EVENT_STREAMS_PER_TENANT" envDefault:"1000"`
+	EventsListen             string `env:"COMFYD_EVENTS_LISTEN"`
+	Previews                 bool   `env:"COMFYD_PREVIEWS" envDefault:"true"`
+	MinFreeDisk              Size   `env:"COMFYD_MIN_FREE_DISK" envDefault:"1GiB"`
 
 	APIKeys     string `env:"COMFYD_API_KEYS"`
 	ChildTenant string `env:"COMFYD_CHILD_TENANT"`
@@ -211,6 +215,9 @@ func explain(err error, vars map[string]string) error {
 			if errors.As(e, &p) {
 				name := variable(p.Name)
 				var number *strconv.NumError
+				if errors.As(p.Err, &number) && number.Func == "ParseBool" {
+					return &Error{Name: name, Value: vars[name], Allowed: "true or false"}
+				}
 				if errors.As(p.Err, &number) {
 					return &Error{Name: name, Value: vars[name], Allowed: "a whole number"}
 				}
