@@ -47,6 +47,7 @@ var arrows = map[string][]string{
 	"internal/backup":                  {"internal/embedded"},
 	"internal/fakecomfy":               {},
 	"internal/cluster":                 {},
+	"internal/browser":                 {},
 	"internal/fakeapi":                 {"comfy", "client"},
 	"internal/fakemodal":               {},
 	"internal/doctor":                  {"comfy", "backend", "examples", "modal", "internal/config", "internal/logs"},

@@ -57,19 +57,25 @@ func (s *signer) verify(path string, expires int64, signature string) (string, b
 	return tenant, ok
 }
 
+func outputRoot(job string) string { return "/outputs/" + url.PathEscape(job) }
+
 // outputPath is the address of an output; links are signed over it.
 func outputPath(job, sum, filename string) string {
-	return "/outputs/" + url.PathEscape(job) + "/" + url.PathEscape(sum) + "/" + url.PathEscape(filename)
+	return outputRoot(job) + "/" + url.PathEscape(sum) + "/" + url.PathEscape(filename)
 }
 
-// link makes a link that works without a key, for as long as the job is known and at most for linkLife.
+// link makes a link to an output that works without a key.
 func (s *Server) link(base string, j *job, sum, filename string) (string, *time.Time) {
+	return s.signed(base, j, outputPath(j.id, sum, filename))
+}
+
+// signed makes a link that works without a key, for as long as the job is known and at most for linkLife.
+func (s *Server) signed(base string, j *job, path string) (string, *time.Time) {
 	expires := s.now().Add(linkLife)
 	if j.status.ExpiresAt.Before(expires) {
 		expires = *j.status.ExpiresAt
 	}
 	expires = expires.UTC().Truncate(time.Second)
-	path := outputPath(j.id, sum, filename)
 	return base + path + "?" + s.signature(j.tenant, path, expires), &expires
 }
 

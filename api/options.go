@@ -110,6 +110,11 @@ type Options struct {
 	// Converter reads what Temporal keeps of jobs: their input, memo, heartbeats; nil means Temporal's own. It must be
 	// that of the client Temporal.
 	Converter converter.DataConverter
+	// TemporalUI is where a person finds Temporal's pages, which the page links to; empty means that it has no such links.
+	TemporalUI string
+	// KeyFile is where the key lies that was made at the first start, for the page to tell who has none yet; empty means
+	// that it tells nothing. It is shown without a key: set it only where everybody who reaches the API is on its machine.
+	KeyFile string
 	// CodecServer is nil where nothing is encrypted, or nobody may read it over HTTP.
 	CodecServer *CodecServer
 	// TrustedProxies are addresses or CIDR ranges whose X-Forwarded-* headers are believed.

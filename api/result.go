@@ -69,6 +69,7 @@ type completedTail struct {
 	CreatedAt time.Time     `json:"created_at"`
 	EndedAt   *time.Time    `json:"ended_at,omitempty"`
 	ExpiresAt *time.Time    `json:"expires_at,omitempty"`
+	ZipURL    string        `json:"zip_url,omitempty"` // of all outputs, with links only
 }
 
 // sendResult answers for a completed job: a small answer from memory, a large one as a stream from the store. Every
@@ -137,6 +138,10 @@ func lost(err error) error {
 func (s *Server) composeResult(ctx context.Context, to *stream, base string, j *job, links bool) (*stream, error) {
 	st, r := &j.status, j.status.Result
 	w := &layout{stream: to}
+	var archive string
+	if links && len(r.Images)+len(r.Files)+len(r.Texts) > 0 {
+		archive, _ = s.signed(base, j, archivePath(j.id))
+	}
 	w.object(completedHead{ID: st.ID, Status: comfy.Completed}, func() {
 		w.text(`"output":{"images":[`)
 		s.composeOutputs(w, base, j, r.Images, links)
@@ -155,6 +160,7 @@ func (s *Server) composeResult(ctx context.Context, to *stream, base string, j *
 	}, completedTail{
 		Cached: r.Cached, Attempts: r.Attempts, Backend: r.Backend, Metrics: r.Metrics,
 		CreatedAt: st.CreatedAt, EndedAt: st.EndedAt, ExpiresAt: st.ExpiresAt,
+		ZipURL: archive,
 	})
 	return w.done()
 }

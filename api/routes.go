@@ -34,9 +34,16 @@ func (s *Server) routes() {
 	s.app.Use(refuseTooLarge(s.opts.BodyLimit))
 
 	s.codecRoutes()
+	s.app.Get("/", s.home)
+	s.app.Get("/favicon.ico", s.icon)
+	s.app.Get("/favicon.svg", s.icon)
+	s.app.Get("/web/:digest/:file", s.webFile)
+	s.app.Get("/jobs/:id", s.jobPage)
+	s.app.Get("/page.json", s.authenticate, s.pageSettings)
 	s.app.Get("/healthz", s.healthz)
 	s.app.Get("/readyz", s.readyz)
-	s.app.Get("/outputs/:job/:sha256/:filename?", s.download) // by key or by signature
+	s.app.Get("/outputs/:archive", s.archive)                 // by key or by signature
+	s.app.Get("/outputs/:job/:sha256/:filename?", s.download) // likewise
 	s.app.Get("/events/:id", s.events)                        // likewise
 	if s.opts.Metrics != nil {
 		s.app.Get("/metrics", adaptor.HTTPHandler(s.opts.Metrics)) // it asks for a key of its own

@@ -38,6 +38,7 @@ type Server struct {
 	app      *fiber.App
 	// templates are the routes, by method and template: what may name a request in a metric.
 	templates map[string]bool
+	page      *page
 	keys      *keyring
 	signer    *signer
 	now       func() time.Time
@@ -94,6 +95,9 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.deleted = deleted
+	if s.page, err = newPage(); err != nil {
+		return nil, err
+	}
 	s.remover = &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, NamespaceID: o.NamespaceID, Store: o.Store}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(s.life)

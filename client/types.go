@@ -90,6 +90,8 @@ type Status struct {
 	// When it is COMPLETED.
 	Output *Outputs `json:"output,omitempty"`
 	Cached bool     `json:"cached,omitempty"`
+	// ZipURL is a link to all outputs in one file, in a status with links.
+	ZipURL string `json:"zip_url,omitempty"`
 
 	// When it is FAILED.
 	Error      string           `json:"error,omitempty"`

@@ -236,6 +236,7 @@ func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *c
 		Keys: keys, DefaultTenant: a.config.Children(), SigningKey: a.config.Signing,
 		Webhooks: sender, DefaultWebhooks: a.config.Webhooks,
 		PublicURL: a.config.PublicURL, LinkURL: a.linkURL(), TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		TemporalUI: a.temporalUI(), KeyFile: a.config.KeyFile(),
 		Converter: a.codec.Converter(), CodecServer: a.codecServer(),
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
 		MaxEventStreamsPerTenant: a.config.MaxEventStreamsPerTenant, Live: hub,

@@ -69,6 +69,9 @@ func (c *Config) check() error {
 	if c.PublicURL != "" && !isHTTP(c.PublicURL) {
 		return &Error{"COMFYD_PUBLIC_URL", c.PublicURL, "an address such as https://comfy.example.com"}
 	}
+	if c.TemporalUIURL != "" && !isHTTP(c.TemporalUIURL) {
+		return &Error{"COMFYD_TEMPORAL_UI_URL", c.TemporalUIURL, "an address such as https://temporal.example.com"}
+	}
 	for _, o := range c.CORSOrigins {
 		if u, err := url.Parse(o); o != "*" && (err != nil || !isHTTP(o) || o != u.Scheme+"://"+u.Host) {
 			return &Error{"COMFYD_CORS_ORIGINS", o, "scheme and host, such as https://app.example.com, or several separated by commas; or *"}

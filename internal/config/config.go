@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -72,6 +73,7 @@ type Config struct {
 	TemporalNamespace string `env:"TEMPORAL_NAMESPACE" envDefault:"default"`
 	TemporalListen    string `env:"COMFYD_TEMPORAL_LISTEN" envDefault:"127.0.0.1:7233"`
 	TemporalUIListen  string `env:"COMFYD_TEMPORAL_UI_LISTEN" envDefault:"127.0.0.1:8233"`
+	TemporalUIURL     string `env:"COMFYD_TEMPORAL_UI_URL"`
 
 	PayloadKeys  string   `env:"COMFYD_PAYLOAD_KEYS"`
 	CodecKey     string   `env:"COMFYD_CODEC_KEY"`
@@ -246,6 +248,16 @@ func (c *Config) Children() string {
 
 // Embedded tells whether Temporal runs in this process.
 func (c *Config) Embedded() bool { return c.TemporalAddress == "" }
+
+// KeyFile is where the key lies that comfyd has made, empty where there is none, or where others than those on this
+// machine may reach the API.
+func (c *Config) KeyFile() string {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if c.APIKeys != "" || err != nil || !loopback(host) || c.PublicURL != "" || len(c.TrustedProxies) > 0 {
+		return ""
+	}
+	return filepath.Join(c.DataDir, keyFile)
+}
 
 // drainLocal is how long a stop waits for the prompts of a ComfyUI that stops with comfyd: most end within it, and service
 // managers wait longer.

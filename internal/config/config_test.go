@@ -76,6 +76,7 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		"origin's path": {map[string]string{"COMFYD_CORS_ORIGINS": "https://app.example.com/"}, []string{"COMFYD_CORS_ORIGINS", "app.example.com/", "https://"}},
 		"proxy":         {map[string]string{"COMFYD_TRUSTED_PROXIES": "10.0.0.0/8,proxy"}, []string{"COMFYD_TRUSTED_PROXIES", "proxy", "10.0.0.0/8"}},
 		"networks":      {map[string]string{"COMFYD_PRIVATE_NETWORKS": "10.0.0.0/8,10.0.0.1"}, []string{"COMFYD_PRIVATE_NETWORKS", "10.0.0.1", "10.0.0.0/8,fd00::/8"}},
+		"temporal ui":   {map[string]string{"COMFYD_TEMPORAL_UI_URL": "temporal:8233"}, []string{"COMFYD_TEMPORAL_UI_URL", "temporal:8233", "https://"}},
 		"public url":    {map[string]string{"COMFYD_PUBLIC_URL": "comfy.example.com"}, []string{"COMFYD_PUBLIC_URL", "comfy.example.com", "https://"}},
 	} {
 		t.Run(name, func(t *testing.T) {
