@@ -22,8 +22,8 @@ import (
 // stopTimeout is what a stopping process grants its parts.
 const stopTimeout = 20 * time.Second
 
-// root is the command line: roles here, client commands in internal/cli.
-func root(version string) *cobra.Command {
+// root is the command line: roles here, client commands in internal/cli, for which env is.
+func root(version string, env cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "comfyd",
 		Short:         "Run ComfyUI as a durable service",
@@ -34,20 +34,32 @@ func root(version string) *cobra.Command {
 		SilenceErrors: true,
 		RunE:          run(app.Serve, version),
 	}
-	cmd.AddCommand(
+	group(cmd, "serve", "Serve:",
 		role(app.Serve, "API, worker, and (unless TEMPORAL_ADDRESS is set) Temporal and its UI in one process", version),
 		role(app.API, "The HTTP API alone; needs TEMPORAL_ADDRESS", version),
 		role(app.Worker, "The worker alone; needs TEMPORAL_ADDRESS", version),
-		&cobra.Command{
-			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-			Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "comfyd", version) },
-		},
 	)
-	cmd.AddCommand(temporalCommand(), healthCommand())
-	cmd.AddCommand(cli.Commands(cli.System())...)
-	cmd.AddCommand(doctor.Commands()...)
-	cmd.AddCommand(backups(version)...)
+	group(cmd, "use", "Use a comfyd that serves:", cli.Commands(env)...)
+	group(cmd, "care", "Take care of one:", append(backups(version), keysCommand(), doctor.Command(), healthCommand(), temporalCommand())...)
+	cmd.AddCommand(&cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "comfyd", version) },
+	})
+	for _, c := range cmd.Commands() {
+		if c.Name() == "models" {
+			c.AddCommand(doctor.AddModelCommand())
+		}
+	}
 	return cmd
+}
+
+// group adds commands below a title of their own.
+func group(cmd *cobra.Command, id, title string, commands ...*cobra.Command) {
+	cmd.AddGroup(&cobra.Group{ID: id, Title: title})
+	for _, c := range commands {
+		c.GroupID = id
+	}
+	cmd.AddCommand(commands...)
 }
 
 func role(r app.Role, short, version string) *cobra.Command {

@@ -63,6 +63,7 @@ func (s *shell) runContext(ctx context.Context, args ...string) int {
 			}()
 		},
 		IsTerminal: func(any) bool { return s.terminal },
+		Ask:        func(string) string { return "" },
 	})...)
 	root.SetOut(&s.out)
 	root.SetErr(&s.err)
@@ -370,11 +371,19 @@ func TestKey(t *testing.T) {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	s := fakeapi.New(t)
-	for _, command := range []string{"submit", "status", "cancel"} {
+	commands := Commands(Env{})
+	for _, c := range commands {
+		commands = append(commands, c.Commands()...)
+	}
+	for _, c := range commands {
+		if c.HasSubCommands() {
+			continue
+		}
 		sh := newShell(t, s)
-		require.Equal(t, 0, sh.run(command, "--help"))
-		for _, want := range []string{"Exit codes:", "130  interrupted", "Examples:", "--url"} {
-			require.Contains(t, sh.out.String(), want)
+		path := append(strings.Fields(strings.TrimPrefix(c.CommandPath(), "comfyd ")), "--help")
+		require.Equal(t, 0, sh.run(path...))
+		for _, want := range []string{"Exit codes:", "130  interrupted", "Examples:", "--url", "--json"} {
+			require.Contains(t, sh.out.String(), want, path)
 		}
 	}
 	require.Equal(t, 1, ExitCode(errors.New("a disk")))
