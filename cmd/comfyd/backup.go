@@ -75,18 +75,12 @@ func backups(version string) []*cobra.Command {
 			return err
 		},
 	}
-	both := []*cobra.Command{save, restore}
-	for _, c := range both {
-		c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-			return cli.Usage(fmt.Errorf("%w; see '%s --help'", err, c.CommandPath()))
-		})
-	}
-	return both
+	return []*cobra.Command{save, restore}
 }
 
 func oneFolder(c *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return cli.Usage(fmt.Errorf("give one folder; see '%s --help'", c.CommandPath()))
+		return fmt.Errorf("give one folder; see '%s --help'", c.CommandPath())
 	}
 	return nil
 }

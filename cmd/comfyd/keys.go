@@ -14,7 +14,8 @@ import (
 )
 
 const keysHelp = `Make API keys, and show whose there are. They are what COMFYD_API_KEYS says, a list or @file with one a line; without it there
-is the key that comfyd has made in its data folder. A tenant sees its own jobs alone, and may have several keys.
+is the key that comfyd has made in its data folder, which is good no longer once the setting is there. A tenant sees its own
+jobs alone, and may have several keys.
 
 To change a key without an outage:
   1. comfyd keys new TENANT >> api-keys       a second key for the same tenant
@@ -38,7 +39,7 @@ func keysCommand() *cobra.Command {
 		Example: "  comfyd keys new studio-7 >> api-keys && chmod 600 api-keys    # COMFYD_API_KEYS=@api-keys\n  comfyd keys list",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return cli.Usage(fmt.Errorf("%q is no command of keys; see '%s --help'", args[0], c.CommandPath()))
+				return fmt.Errorf("%q is no command of keys; see '%s --help'", args[0], c.CommandPath())
 			}
 			return nil
 		},
@@ -56,7 +57,7 @@ func keysNewCommand() *cobra.Command {
 		Example: "  comfyd keys new studio-7 >> api-keys",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return cli.Usage(fmt.Errorf("give one tenant; see '%s --help'", c.CommandPath()))
+				return fmt.Errorf("give one tenant; see '%s --help'", c.CommandPath())
 			}
 			return nil
 		},

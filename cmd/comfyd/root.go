@@ -50,7 +50,26 @@ func root(version string, env cli.Env) *cobra.Command {
 			c.AddCommand(doctor.AddModelCommand())
 		}
 	}
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return cli.Usage(fmt.Errorf("%w; see '%s --help'", err, c.CommandPath()))
+	})
+	strict(cmd)
 	return cmd
+}
+
+// strict makes wrong arguments of any command wrong usage, by its exit code.
+func strict(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return cli.Usage(err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		strict(sub)
+	}
 }
 
 // group adds commands below a title of their own.

@@ -105,10 +105,19 @@ func TestKeys(t *testing.T) {
 	code, _, errs = comfyd(t, "keys", "new", "a/b")
 	require.Equal(t, 2, code)
 	require.Contains(t, errs, `"a/b" is no tenant`)
-	for _, wrong := range [][]string{{"keys", "new"}, {"keys", "rotate"}} {
-		code, _, _ = comfyd(t, wrong...)
-		require.Equal(t, 2, code, wrong)
+}
+
+// TestWrongUsage is the same exit code for every command.
+func TestWrongUsage(t *testing.T) {
+	for _, wrong := range []string{
+		"submt", "keys new", "keys rotate", "backup", "restore a b", "version --loud", "health --nope", "worker now", "temporal setup x",
+		"models add URL", "webhooks secret x", "jobs x", "doctor --cpu",
+	} {
+		code, _, errs := comfyd(t, strings.Fields(wrong)...)
+		require.Equal(t, 2, code, "%s: %s", wrong, errs)
 	}
+	_, _, errs := comfyd(t, "submt")
+	require.Contains(t, errs, "submit", "what was probably meant")
 }
 
 // TestCompletion as a shell asks for it.

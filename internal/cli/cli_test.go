@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -21,7 +22,15 @@ import (
 	"github.com/comfyd/comfyd/internal/fakeapi"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(askingVar) != "" { // TestAskTerminal runs itself on a terminal of its own
+		fmt.Printf("answer %q\n", askTerminal(pictureQuery))
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const askingVar = "COMFYD_TEST_ASKING"
 
 const (
 	workflow = `{"1":{"class_type":"KSampler","inputs":{"seed":18446744073709551615,"steps":4},"_meta":{"title":"The Sampler"}},

@@ -3,8 +3,13 @@
 package cli
 
 import (
+	"bufio"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,4 +52,35 @@ func TestAsk(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, before, after)
 	}
+}
+
+// TestAskTerminal in a process that has a terminal, and in one that has none.
+func TestAskTerminal(t *testing.T) {
+	t.Parallel()
+	asking := func() *exec.Cmd {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), askingVar+"=1")
+		return cmd
+	}
+	const answer = "\x1b[?62;4c"
+	cmd := asking()
+	screen, err := pty.Start(cmd)
+	require.NoError(t, err)
+	defer func() { _ = screen.Close() }()
+	query := make([]byte, len(pictureQuery))
+	_, err = io.ReadFull(screen, query)
+	require.NoError(t, err)
+	require.Equal(t, pictureQuery, string(query))
+	_, err = screen.WriteString(answer)
+	require.NoError(t, err)
+	said, err := bufio.NewReader(screen).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, fmt.Sprintf("answer %q", answer), strings.TrimSpace(said))
+	require.NoError(t, cmd.Wait())
+
+	cmd = asking()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	require.Equal(t, "answer \"\"\n", string(out))
 }
