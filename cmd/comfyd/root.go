@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,11 +29,13 @@ func root(version string, env cli.Env) *cobra.Command {
 		Use:           "comfyd",
 		Short:         "Run ComfyUI as a durable service",
 		Long:          "comfyd runs ComfyUI workflows as durable jobs: submit over HTTP, poll, get the images, whatever dies in between.\nWithout a subcommand it serves.",
-		Args:          cobra.NoArgs,
+		Args:          noSuch,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          run(app.Serve, version),
+		// How many letters a name may be off to be suggested.
+		SuggestionsMinimumDistance: 2,
 	}
 	group(cmd, "serve", "Serve:",
 		role(app.Serve, "API, worker, and (unless TEMPORAL_ADDRESS is set) Temporal and its UI in one process", version),
@@ -55,6 +58,18 @@ func root(version string, env cli.Env) *cobra.Command {
 	})
 	strict(cmd)
 	return cmd
+}
+
+// noSuch are the arguments of comfyd itself: what is no command.
+func noSuch(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	meant := "."
+	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+		meant = "; did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return fmt.Errorf("%q is no command%s See 'comfyd --help'", args[0], meant)
 }
 
 // strict makes wrong arguments of any command wrong usage, by its exit code.
