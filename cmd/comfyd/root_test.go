@@ -54,7 +54,7 @@ func TestCommandLine(t *testing.T) {
 	} {
 		code, out, _ := comfyd(t, append(strings.Fields(name), "--help")...)
 		require.Equal(t, 0, code)
-		require.Contains(t, out, "comfyd "+name, name)
+		require.Contains(t, out, "Usage:\n  comfyd "+name, name)
 		require.Contains(t, out, "Examples:", name)
 	}
 	_, out, _ := comfyd(t, "--help")
