@@ -35,6 +35,9 @@ func (s *Server) routes() {
 	s.codecRoutes()
 	s.app.Get("/healthz", s.healthz)
 	s.app.Get("/readyz", s.readyz)
+	s.app.Get("/openapi.json", s.describe)
+	s.app.Get("/docs", s.docs)
+	s.app.Get("/docs/:file", s.docsFile)
 	s.app.Get("/outputs/:job/:sha256/:filename?", s.download) // by key or by signature
 	if s.opts.Metrics != nil {
 		s.app.Get("/metrics", adaptor.HTTPHandler(s.opts.Metrics)) // it asks for a key of its own

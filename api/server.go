@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/comfyd/comfyd/api/openapi"
 	"github.com/comfyd/comfyd/internal/removal"
 )
 
@@ -55,6 +56,8 @@ type Server struct {
 	deleteWait time.Duration // how long a DELETE holds for a job to end that it has canceled
 	ready      readiness
 
+	description *openapi.Description
+
 	admission   *admission
 	withdrawals *withdrawals
 
@@ -90,6 +93,9 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.deleted = deleted
+	if s.description, err = openapi.New(o.Version); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
 	s.remover = &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, NamespaceID: o.NamespaceID, Store: o.Store}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(s.life)
