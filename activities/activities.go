@@ -15,6 +15,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/live"
 )
 
 // Store is what the activities need of the blob store.
@@ -42,9 +43,13 @@ type Options struct {
 	Closed func(ctx context.Context, e Execution) (bool, error)
 	// ChildTenant owns the jobs that other Temporal users start. Empty: not known here.
 	ChildTenant string
+	// Callable tells why the receiver of a child's webhook may not be called; nil where it may.
+	Callable func(address string) error
 	// Owner tells whose job it is, empty for one of those; not found where there is no such job.
-	Owner  func(ctx context.Context, jobID string) (tenant string, found bool, err error)
-	Store  Store
+	Owner func(ctx context.Context, jobID string) (tenant string, found bool, err error)
+	Store Store
+	// Live is told of prompts as they run; nil for nobody.
+	Live   *live.Hub
 	Limits Limits
 	// Now is this machine's clock; nil for time.Now.
 	Now func() time.Time

@@ -38,6 +38,11 @@ func (a *Activities) child(ctx context.Context, r *comfy.Request) (*Child, error
 	if err := r.Check(); err != nil {
 		return nil, fail(&backend.Error{Code: comfy.InvalidWorkflow, Message: err.Error()})
 	}
+	if r.WebhookURL != "" {
+		if err := a.o.Callable(r.WebhookURL); err != nil {
+			return nil, fail(backend.Errorf(comfy.InvalidWorkflow, "webhook_url: %s", err))
+		}
+	}
 	c := &Child{
 		Tenant: a.o.ChildTenant, Images: slices.Clone(r.Images), Inputs: visibility.Marks(r), Metadata: visibility.Labels(r.Metadata),
 	}

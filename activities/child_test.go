@@ -108,3 +108,15 @@ func TestAChildsGraphInTheStore(t *testing.T) {
 	require.True(t, final)
 	require.Contains(t, f.Message, "POST /inputs", "it says what to do")
 }
+
+// TestAChildsReceiver must be one that may be called.
+func TestAChildsReceiver(t *testing.T) {
+	b := newBench(t)
+	job := activities.Job{ID: "j", RunID: "r", Child: true, Request: comfy.Request{WorkflowRef: b.put(t, "inputs/alice/", plain), WebhookURL: "https://example.com/hook"}}
+	require.NoError(t, b.do(t, comfy.ActivityWarmUp, job, nil))
+	job.Request.WebhookURL = "https://10.0.0.1/hook"
+	f, final := failure(t, b.do(t, comfy.ActivityWarmUp, job, nil))
+	require.True(t, final)
+	require.Equal(t, comfy.InvalidWorkflow, f.Code)
+	require.Equal(t, "webhook_url: 10.0.0.1 is not a public address", f.Message)
+}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/live"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -149,6 +151,7 @@ type bench struct {
 	log    *logtest.Hook
 	all    *activities.Activities
 	others []backend.Pool // that other workers serve
+	live   *live.Hub
 
 	owners map[string]string // of other jobs, for a child that names their outputs; empty: of a child
 }
@@ -157,16 +160,21 @@ type bench struct {
 func newBench(t *testing.T, more ...backend.Backend) *bench {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
-	b := &bench{env: suite.NewTestActivityEnvironment(), double: &double{}, store: &memory{blobs: map[string][]byte{}}}
+	b := &bench{env: suite.NewTestActivityEnvironment(), double: &double{}, store: &memory{blobs: map[string][]byte{}}, live: live.NewHub("http://worker:1")}
 	log, hook := logtest.NewNullLogger()
 	b.log = hook
 	a := activities.New(activities.Options{
-		ChildTenant: "alice",
+		ChildTenant: "alice", Callable: func(address string) error {
+			if strings.Contains(address, "10.0.0.1") {
+				return errors.New("10.0.0.1 is not a public address")
+			}
+			return nil
+		},
 		Owner: func(_ context.Context, id string) (string, bool, error) {
 			tenant, found := b.owners[id]
 			return tenant, found, nil
 		},
-		Backends: append([]backend.Backend{b.double}, more...), Store: b.store, Log: log, Wait: time.Second,
+		Backends: append([]backend.Backend{b.double}, more...), Store: b.store, Live: b.live, Log: log, Wait: time.Second,
 		Limits:    activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
 		Closed:    func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
 		Now:       func() time.Time { return time.Now().Add(b.ahead) },

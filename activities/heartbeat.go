@@ -10,6 +10,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/live"
 )
 
 // heartbeatEvery keeps a prompt's progress fresh for readers; the worker's heartbeat timeout is a few times longer.
@@ -20,6 +21,8 @@ const heartbeatEvery = time.Second
 type Heartbeat struct {
 	Handle *backend.Handle `json:"handle,omitempty"`
 	Update *backend.Update `json:"update,omitempty"`
+	// Live is where the API may follow the prompt closer than by these heartbeats; empty where it cannot.
+	Live string `json:"live,omitempty"`
 	// RunningSince is when the prompt was first seen to run; its time limit counts from here, across attempts.
 	RunningSince time.Time `json:"running_since,omitzero"`
 }
@@ -29,6 +32,7 @@ type recorder struct {
 	ctx    context.Context
 	store  Store
 	prefix string
+	live   *live.Source
 
 	// now is Temporal's clock: the worker's own may be off by any amount.
 	now func() time.Time
@@ -37,10 +41,10 @@ type recorder struct {
 	state Heartbeat
 }
 
-// newRecorder goes on where the last attempt's heartbeats stopped, or those of an earlier activity.
-func newRecorder(ctx context.Context, s Store, prefix string, earlier *Heartbeat) *recorder {
+// newRecorder goes on where the last attempt's heartbeats stopped, or those of an earlier activity. It publishes to l.
+func newRecorder(ctx context.Context, s Store, l *live.Source, prefix string, earlier *Heartbeat) *recorder {
 	began, start := time.Now(), activity.GetInfo(ctx).StartedTime
-	r := &recorder{ctx: ctx, store: s, prefix: prefix, now: func() time.Time { return start.Add(time.Since(began)) }}
+	r := &recorder{ctx: ctx, store: s, live: l, prefix: prefix, now: func() time.Time { return start.Add(time.Since(began)) }}
 	if earlier != nil {
 		r.state = *earlier
 	}
@@ -48,6 +52,7 @@ func newRecorder(ctx context.Context, s Store, prefix string, earlier *Heartbeat
 		// Details that cannot be read are those of another version: the prompt's ID finds it all the same.
 		_ = activity.GetHeartbeatDetails(ctx, &r.state)
 	}
+	r.state.Live = l.URL()
 	return r
 }
 
@@ -66,15 +71,24 @@ func (r *recorder) Handle(ctx context.Context, h backend.Handle) error {
 	return ctx.Err()
 }
 
-// Progress keeps the newest word for the next heartbeat.
+// Progress keeps the newest word for the next heartbeat, and tells those who listen right now. One who follows a prompt
+// that ran before does not hear what was done then: that stays done.
 func (r *recorder) Progress(u backend.Update) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if before := r.state.Update; before != nil {
+		u.Progress.Value = max(u.Progress.Value, before.Progress.Value)
+		u.Progress.NodesDone = max(u.Progress.NodesDone, before.Progress.NodesDone)
+	}
+	r.live.Publish(live.News{Update: &u})
 	r.state.Update = &u
 	if u.Running && r.state.RunningSince.IsZero() {
 		r.state.RunningSince = r.now()
 	}
 }
+
+// Preview is for those alone who listen right now.
+func (r *recorder) Preview(p backend.Preview) { r.live.Publish(live.News{Preview: &p}) }
 
 // Store keeps bytes that the backend hands out only once.
 func (r *recorder) Store(ctx context.Context, body io.Reader) (comfy.Blob, error) {

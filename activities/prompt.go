@@ -92,7 +92,9 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 			stop(errStopping)
 		}
 	}()
-	rec := newRecorder(run, a.o.Store, comfy.OutputPrefix(in.Job.ID), in.Earlier)
+	source := a.o.Live.Begin(in.Job.ID)
+	defer source.End()
+	rec := newRecorder(run, a.o.Store, source, comfy.OutputPrefix(in.Job.ID), in.Earlier)
 	// To the very end: stopping a prompt takes longer than the heartbeat timeout.
 	defer rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})()
 	out, err := a.carry(run, in.Job, b, p, rec)

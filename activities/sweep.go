@@ -38,7 +38,9 @@ type SweepOptions struct {
 	Start time.Duration
 	// Catalogs are the keys of the catalogues that workers name at present.
 	Catalogs func(ctx context.Context) (map[string]bool, error)
-	Log      logrus.FieldLogger
+	// Tell starts the webhook of a run of a job, where it has one that was not started yet.
+	Tell func(ctx context.Context, jobID, runID string) error
+	Log  logrus.FieldLogger
 }
 
 // Sweeper removes from the store what belongs to no job any more. Any number may work at once.
@@ -81,7 +83,7 @@ type sweep struct {
 	place place
 }
 
-// Sweep removes outputs whose jobs Temporal has forgotten, inputs, graphs and catalogues that nobody uses, and finishes
+// Sweep starts webhooks that Temporal's end of a job has prevented. It removes outputs whose jobs Temporal has forgotten, inputs, graphs and catalogues that nobody uses, and finishes
 // deletions that were interrupted. It looks closely only at what is older than the namespace's retention, asks about each
 // job once, and goes on where an attempt before it stopped. What Temporal or the store does not say for certain ends it:
 // nothing is removed in doubt.
@@ -116,6 +118,9 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 	if err != nil { // the next sweep comes within the hour; a note that cannot be read would fail each attempt
 		s.o.Log.WithError(err).Warn("some deletions of jobs are not finished; the next sweep tries again")
 	}
+	if err := w.unsent(); err != nil {
+		s.o.Log.WithError(err).Warn("some receivers of webhooks were not told of jobs that Temporal has ended; the next sweep tries again")
+	}
 	for _, part := range []struct {
 		prefix string
 		look   func(comfy.Blob) error
@@ -125,6 +130,7 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 		{"graphs/", w.input(func(n *Swept) { n.Graphs++ })},
 		{"inputs/", w.input(func(n *Swept) { n.Inputs++ })},
 		{comfy.OutputRoot, w.output},
+		{comfy.WebhookNotes, w.note},
 	} {
 		if err := w.walk(part.prefix, part.look); err != nil {
 			return nil, err
@@ -237,6 +243,15 @@ func (w *sweep) input(count func(*Swept)) func(comfy.Blob) error {
 		}
 		return w.remove(b, count)
 	}
+}
+
+// note looks at the note of a receiver that wants no more webhooks. They are small, and told by nobody.
+func (w *sweep) note(b comfy.Blob) error {
+	if w.now.Sub(b.Modified) <= comfy.WebhookNotesLast {
+		return nil
+	}
+	_, err := removal.RemoveUnchanged(w.ctx, w.o.Store, b)
+	return err
 }
 
 // catalogs looks at one catalogue.

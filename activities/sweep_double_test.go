@@ -109,6 +109,9 @@ type sweeping struct {
 	named  map[string]bool
 	log    *logrus.Logger
 	notes  *test.Hook
+
+	told    []string // jobs whose receivers were told, with their runs
+	tellErr error
 }
 
 func newSweeping(t *testing.T) *sweeping {
@@ -155,6 +158,10 @@ func (s *sweeping) sweep(st removal.Store, last ...any) (activities.Swept, error
 	sweeper := activities.NewSweeper(activities.SweepOptions{
 		Temporal: s.ledger, Namespace: "default", Store: st, Start: time.Hour, Log: s.log,
 		Catalogs: func(context.Context) (map[string]bool, error) { return s.named, s.ledger.err },
+		Tell: func(_ context.Context, id, run string) error {
+			s.told = append(s.told, id+"/"+run)
+			return s.tellErr
+		},
 	})
 	env.RegisterActivityWithOptions(sweeper.Sweep, activity.RegisterOptions{Name: activities.SweepName})
 	got, err := env.ExecuteActivity(activities.SweepName)

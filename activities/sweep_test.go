@@ -57,6 +57,26 @@ func TestSweep(t *testing.T) {
 	require.Zero(t, swept, "two of them, or one after the other, do no harm")
 }
 
+// TestSweepTellsReceivers of jobs that Temporal itself has ended, unless they were deleted; where that fails, it sweeps all the same.
+func TestSweepTellsReceivers(t *testing.T) {
+	s := newSweeping(t)
+	s.ledger.users = []string{"ExecutionStatus IN ('Terminated', 'TimedOut') AND CloseTime > '" + s.now.Add(-6*time.Hour).UTC().Format(time.RFC3339)}
+	s.tellErr = errors.New("not now")
+	s.put(comfy.WebhookNotes+"alice/"+hash, 8*day)
+	s.put(comfy.WebhookNotes+"alice/young", 6*day)
+	swept, err := s.sweep(s.store)
+	require.NoError(t, err)
+	require.Zero(t, swept)
+	require.Equal(t, []string{"user/run"}, s.told)
+	require.Len(t, s.notes.AllEntries(), 1)
+	require.Equal(t, []string{comfy.WebhookNotes + "alice/young"}, s.has(), "receivers that want no more are asked again after a week")
+
+	s.put("removals/user/run", time.Minute)
+	_, err = s.sweep(s.store)
+	require.NoError(t, err)
+	require.Len(t, s.told, 1)
+}
+
 // TestSweepInDoubt: what Temporal or the store does not say for certain removes nothing.
 func TestSweepInDoubt(t *testing.T) {
 	for name, doubt := range map[string]error{

@@ -57,7 +57,7 @@ func (s *Server) submitBatch(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	b := &batch{newJob: newJob{tenant: about(c).tenant, key: key, from: about(c)}}
+	b := &batch{newJob: newJob{tenant: about(c).tenant, key: key, base: s.base(c), from: about(c)}}
 	b.id = batchID(b.tenant, key)
 	leave, err := s.admit(b.tenant, key, b.jobID(0), 1)
 	if err != nil {
@@ -106,8 +106,11 @@ func (b *batch) jobID(i int) string {
 }
 
 func (s *Server) readBatch(c *fiber.Ctx, b *batch) (err error) {
-	if b.sub, b.graph, err = s.readSubmission(c, &batchFields{}); err != nil {
+	if b.sub, err = s.readSubmission(c, &batchFields{}); err != nil {
 		return err
+	}
+	if b.graph, err = comfy.ParseGraph(b.sub.workflow); err != nil {
+		return graphError(err)
 	}
 	jobs, err := b.sub.batch.jobs()
 	if err != nil {

@@ -45,12 +45,12 @@ func (s *Server) cancel(c *fiber.Ctx) error {
 	case comfy.Failed:
 		return c.Status(http.StatusOK).JSON(failedBody(&j.status))
 	}
-	return sendCanceling(c, j)
+	return s.sendCanceling(c, j)
 }
 
 // sendCanceling answers for a job that has not ended yet.
-func sendCanceling(c *fiber.Ctx, j *job) error {
-	canceling := runningBody(&j.status)
+func (s *Server) sendCanceling(c *fiber.Ctx, j *job) error {
+	canceling := s.runningBody(s.base(c), j.tenant, &j.status)
 	canceling.Phase = comfy.PhaseCanceling
 	return c.Status(http.StatusAccepted).JSON(canceling)
 }

@@ -38,7 +38,7 @@ func (s *Server) remove(c *fiber.Ctx) error {
 		}
 	}
 	if !j.ended() {
-		return sendCanceling(c, j)
+		return s.sendCanceling(c, j)
 	}
 	if err := s.forgetJob(c, j); err != nil {
 		return err
@@ -59,14 +59,18 @@ func (s *Server) cancelAndWait(j *job) (*job, error) {
 func (s *Server) forgetJob(c *fiber.Ctx, j *job) error {
 	ctx, cancel := context.WithTimeout(s.life, deleteTimeout)
 	defer cancel()
-	inputs, err := s.inputsOf(ctx, j)
+	request, err := s.givenTo(ctx, j)
 	if err != nil {
 		if asError(err).Code == CodeNotFound { // another replica was faster
 			s.closed.forget(j)
 		}
 		return err
 	}
-	err = s.remover.Remove(ctx, removal.Job{ID: j.id, RunID: j.runID, Tenant: j.tenant, Started: j.status.CreatedAt, Inputs: inputs})
+	gone := removal.Job{ID: j.id, RunID: j.runID, Tenant: j.tenant, Started: j.status.CreatedAt, Webhook: request.WebhookURL != ""}
+	if j.submitted { // what a child names is not its own: whoever uploaded it may name it again
+		gone.Inputs = visibility.Keys(&request)
+	}
+	err = s.remover.Remove(ctx, gone)
 	if err != nil && !errors.Is(err, removal.ErrUnfinished) {
 		return storeError(err)
 	}
@@ -106,14 +110,13 @@ func (s *Server) explainLoss(j *job, err error) error {
 	return err
 }
 
-// inputsOf are the objects of the store that a job was given. Those of a child that another team has started are not its
-// own: whoever uploaded them may name them again.
-func (s *Server) inputsOf(ctx context.Context, j *job) ([]string, error) {
+// givenTo is what a job was started with. A child's input may be anything: one that is none counts as empty.
+func (s *Server) givenTo(ctx context.Context, j *job) (comfy.Request, error) {
 	request, err := s.requestOf(ctx, j.id, j.runID)
-	if err != nil || !j.submitted {
-		return nil, err
+	if err != nil && !j.submitted && asError(err).Code == CodeInternal {
+		return comfy.Request{}, nil
 	}
-	return visibility.Keys(&request), nil
+	return request, err
 }
 
 // requestOf reads from Temporal what a job was started with.

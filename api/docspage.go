@@ -22,6 +22,17 @@ var docsPage embed.FS
 const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
+// absent are the paths that are served with some settings only.
+func (s *Server) absent() (paths []string) {
+	if s.opts.Metrics == nil {
+		paths = append(paths, "/metrics")
+	}
+	if s.opts.CodecServer == nil {
+		paths = append(paths, codecPath+"/decode", codecPath+"/encode")
+	}
+	return paths
+}
+
 // describe is GET /openapi.json.
 func (s *Server) describe(c *fiber.Ctx) error {
 	raw, err := s.description.JSON(s.url(c, ""))

@@ -40,7 +40,7 @@ func (s *Server) download(c *fiber.Ctx) error {
 	}
 	id, sum, filename := values[0], values[1], values[2]
 	about(c).callID = id
-	tenant, err := s.mayDownload(c, outputPath(id, sum, filename))
+	tenant, err := s.byKeyOrLink(c, outputPath(id, sum, filename))
 	if err != nil {
 		return err
 	}
@@ -59,13 +59,6 @@ func (s *Server) download(c *fiber.Ctx) error {
 		return s.explainLoss(j, err)
 	}
 	return s.sendOutput(c, out)
-}
-
-func (s *Server) mayDownload(c *fiber.Ctx, path string) (string, error) {
-	if c.Get(fiber.HeaderAuthorization) == "" && c.Query("signature") != "" {
-		return s.checkLink(c, path)
-	}
-	return s.bearer(c)
 }
 
 // findOutput looks for content; where several outputs have the same, for the one of that name.

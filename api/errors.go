@@ -25,7 +25,7 @@ type Code string
 const (
 	CodeInvalidRequest      Code = "invalid_request"       // 400: the body is not what this call takes; the text names the field
 	CodeInvalidWorkflow     Code = "invalid_workflow"      // 400: ComfyUI would refuse this graph, or die of it; see node_errors
-	CodeWorkflowFormatUI    Code = "workflow_format_ui"    // 400: the editor's own format instead of the API format
+	CodeWorkflowFormatUI    Code = "workflow_format_ui"    // 400: the editor's own format, which cannot be converted safely; see node_errors
 	CodeUnauthorized        Code = "unauthorized"          // 401: no key, or a wrong one
 	CodeInvalidLink         Code = "invalid_link"          // 403: the link's signature is wrong
 	CodeLinkExpired         Code = "link_expired"          // 403: ask the status for a new link
@@ -39,6 +39,7 @@ const (
 	CodeInvalidInput        Code = "invalid_input"         // 422: a file that came with the job cannot be used
 	CodeLimitExceeded       Code = "limit_exceeded"        // 422: above a limit that the text names
 	CodeNotSupported        Code = "not_supported"         // 422: a field that this version does not act on
+	CodeInvalidWebhook      Code = "invalid_webhook"       // 422: webhook_url may not be called
 	CodeHeadersTooLarge     Code = "headers_too_large"     // 431
 	CodeRateLimited         Code = "rate_limited"          // 429: see the header Retry-After
 	CodeInternal            Code = "internal"              // 500: a fault of comfyd
@@ -68,7 +69,7 @@ func (c Code) Status() int {
 		return http.StatusUnsupportedMediaType
 	case CodeRange:
 		return http.StatusRequestedRangeNotSatisfiable
-	case CodeIdempotencyKeyReuse, CodeInvalidInput, CodeLimitExceeded, CodeNotSupported:
+	case CodeIdempotencyKeyReuse, CodeInvalidInput, CodeLimitExceeded, CodeNotSupported, CodeInvalidWebhook:
 		return http.StatusUnprocessableEntity
 	case CodeHeadersTooLarge:
 		return http.StatusRequestHeaderFieldsTooLarge

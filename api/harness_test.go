@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,8 @@ import (
 	"go.temporal.io/api/enums/v1"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/outbound"
+	"github.com/comfyd/comfyd/internal/webhook"
 )
 
 // harness is a server on a real port, on doubles.
@@ -59,6 +62,10 @@ func newTunedHarness(t *testing.T, tune func(*Server), change ...func(*Options))
 		Keys:       []Key{{Tenant: "a", Secret: keyA}, {Tenant: "b", Secret: keyB}},
 		SigningKey: []byte("0123456789abcdef0123456789abcdef"),
 	}
+	o.Webhooks = webhook.New(webhook.Options{
+		Caller: outbound.New([]netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}), Fallback: o.SigningKey, Log: log,
+	})
+	t.Cleanup(o.Webhooks.Close)
 	for _, c := range change {
 		c(&o)
 	}

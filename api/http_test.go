@@ -42,7 +42,7 @@ func TestErrorsAreJSONWhateverTheLibrarySays(t *testing.T) {
 		code    Code
 	}{
 		"unknown address":  {"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 404, CodeNotFound},
-		"root":             {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, CodeNotFound},
+		"no such file":     {"GET /web/x/app.js HTTP/1.1\r\nHost: x\r\n\r\n", 404, CodeNotFound},
 		"wrong case":       {"GET /STATUS/x HTTP/1.1\r\nHost: x\r\n\r\n", 404, CodeNotFound},
 		"wrong method":     {"GET /submit_workflow HTTP/1.1\r\nHost: x\r\n\r\n", 405, CodeMethodNotAllowed},
 		"unknown method":   {"BREW /status/x HTTP/1.1\r\nHost: x\r\n\r\n", 405, CodeMethodNotAllowed},

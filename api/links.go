@@ -19,7 +19,7 @@ const (
 	clockSkew = time.Minute
 )
 
-// signer makes and checks the signatures of links to outputs. A signature covers path, expiry and tenant, whatever the
+// signer makes and checks the signatures of links, to outputs and to events. A signature covers path, expiry and tenant, whatever the
 // method, so one link serves GET and HEAD. The tenant is not in the link: it is found by trying those that there are,
 // which needs no look at the job for a link that is forged.
 type signer struct {
@@ -57,38 +57,56 @@ func (s *signer) verify(path string, expires int64, signature string) (string, b
 	return tenant, ok
 }
 
+func outputRoot(job string) string { return "/outputs/" + url.PathEscape(job) }
+
 // outputPath is the address of an output; links are signed over it.
 func outputPath(job, sum, filename string) string {
-	return "/outputs/" + url.PathEscape(job) + "/" + url.PathEscape(sum) + "/" + url.PathEscape(filename)
+	return outputRoot(job) + "/" + url.PathEscape(sum) + "/" + url.PathEscape(filename)
 }
 
-// link makes a link that works without a key, for as long as the job is known and at most for linkLife.
-func (s *Server) link(c *fiber.Ctx, j *job, sum, filename string) (string, *time.Time) {
+// link makes a link to an output that works without a key.
+func (s *Server) link(base string, j *job, sum, filename string) (string, *time.Time) {
+	return s.signed(base, j, outputPath(j.id, sum, filename))
+}
+
+// signed makes a link that works without a key, for as long as the job is known and at most for linkLife.
+func (s *Server) signed(base string, j *job, path string) (string, *time.Time) {
 	expires := s.now().Add(linkLife)
 	if j.status.ExpiresAt.Before(expires) {
 		expires = *j.status.ExpiresAt
 	}
 	expires = expires.UTC().Truncate(time.Second)
-	path := outputPath(j.id, sum, filename)
-	query := url.Values{
+	return base + path + "?" + s.signature(j.tenant, path, expires), &expires
+}
+
+// signature is the query with which a path opens without a key.
+func (s *Server) signature(tenant, path string, expires time.Time) string {
+	return url.Values{
 		"expires":   {strconv.FormatInt(expires.Unix(), 10)},
-		"signature": {s.signer.sign(j.tenant, path, expires.Unix())},
+		"signature": {s.signer.sign(tenant, path, expires.Unix())},
+	}.Encode()
+}
+
+// byKeyOrLink returns the tenant of the request's key, or the one that its signed link was made for.
+func (s *Server) byKeyOrLink(c *fiber.Ctx, path string) (string, error) {
+	if c.Get(fiber.HeaderAuthorization) == "" && c.Query("signature") != "" {
+		return s.checkLink(c, path)
 	}
-	return s.url(c, path) + "?" + query.Encode(), &expires
+	return s.bearer(c)
 }
 
 // checkLink returns the tenant that a signed link was made for.
 func (s *Server) checkLink(c *fiber.Ctx, path string) (string, error) {
 	expires, err := strconv.ParseInt(c.Query("expires"), 10, 64)
 	if err != nil {
-		return "", failf(CodeInvalidLink, "The link is not complete. Ask the job's status for a new one (?output=url).")
+		return "", failf(CodeInvalidLink, "The link is not complete. Ask the job's status for a new one (?output=url; events_url).")
 	}
 	tenant, ok := s.signer.verify(path, expires, c.Query("signature"))
 	if !ok {
-		return "", failf(CodeInvalidLink, "The link's signature is wrong. Ask the job's status for a new one (?output=url).")
+		return "", failf(CodeInvalidLink, "The link's signature is wrong. Ask the job's status for a new one (?output=url; events_url).")
 	}
 	if s.now().After(time.Unix(expires, 0).Add(clockSkew)) {
-		return "", failf(CodeLinkExpired, "The link has expired. Ask the job's status for a new one (?output=url).")
+		return "", failf(CodeLinkExpired, "The link has expired. Ask the job's status for a new one (?output=url; events_url).")
 	}
 	return tenant, nil
 }

@@ -13,11 +13,13 @@ import (
 type heartbeat struct {
 	Handle *backend.Handle `json:"handle"`
 	Update *backend.Update `json:"update"`
+	Live   string          `json:"live"`
 }
 
 // merge makes one status of an open job from two sources. The workflow's own word (nil where it gave none) knows phase
 // and attempts; Describe knows how far the activity is, needs no worker, and has the last word on what it sees.
-func (s *Server) merge(status, own *comfy.Status, described *workflowservice.DescribeWorkflowExecutionResponse) {
+func (s *Server) merge(j *job, own *comfy.Status, described *workflowservice.DescribeWorkflowExecutionResponse) {
+	status := &j.status
 	if own != nil {
 		status.Phase, status.Progress = own.Phase, own.Progress
 		status.Attempts, status.Backend, status.QueuePosition = own.Attempts, own.Backend, own.QueuePosition
@@ -27,7 +29,7 @@ func (s *Server) merge(status, own *comfy.Status, described *workflowservice.Des
 		case comfy.ActivityWarmUp:
 			status.Phase = comfy.PhaseWarming
 		case comfy.ActivityPrompt:
-			s.mergePrompt(status, activity)
+			s.mergePrompt(j, activity)
 		case comfy.ActivityCollect:
 			status.Phase = comfy.PhaseCollecting
 		}
@@ -42,13 +44,15 @@ func (s *Server) merge(status, own *comfy.Status, described *workflowservice.Des
 
 // mergePrompt reads the prompt activity. One that no worker has picked up waits for a GPU; one that has been picked up
 // says in its heartbeat whether ComfyUI runs the prompt, and so does one that is between two attempts.
-func (s *Server) mergePrompt(status *comfy.Status, activity *workflow.PendingActivityInfo) {
+func (s *Server) mergePrompt(j *job, activity *workflow.PendingActivityInfo) {
+	status := &j.status
 	status.Phase, status.Progress = comfy.PhaseQueued, nil
 	var beat heartbeat
 	payloads := activity.GetHeartbeatDetails()
 	if payloads == nil || s.opts.Converter.FromPayloads(payloads, &beat) != nil {
 		return
 	}
+	j.live = beat.Live
 	if beat.Handle != nil {
 		status.Backend = beat.Handle.Pool
 		status.Attempts = max(status.Attempts, beat.Handle.Submission)

@@ -42,7 +42,7 @@ func TestRequestsAreNamedByTheirRoute(t *testing.T) {
 	defer mu.Unlock()
 	require.Equal(t, []string{
 		"POST /submit_workflow 202", "GET /status/:id 202", "GET /status/:id?wait 202", "GET /status/:id 404", "HEAD /healthz 200",
-		"GET other 404", "GET other 404", "GET other 404", "TRACE other 405", "DELETE other 405", "POST /submit_workflow 401", "GET /metrics 200",
+		"GET / 200", "GET other 404", "GET other 404", "TRACE other 405", "DELETE other 405", "POST /submit_workflow 401", "GET /metrics 200",
 	}, seen)
 }
 

@@ -19,7 +19,9 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/live"
 	"github.com/comfyd/comfyd/internal/outbound"
+	"github.com/comfyd/comfyd/internal/webhook"
 )
 
 // Temporal is what the API needs of Temporal; client.Client satisfies it.
@@ -57,6 +59,9 @@ type Catalogs interface {
 	// Check returns why no eligible backend would run g, and nil where one would or where nobody knows. inputs are the
 	// names of the files that come with the job.
 	Check(ctx context.Context, g *comfy.Graph, inputs []string, w backend.Want) *comfy.Failure
+	// Convert turns the editor's save format into a graph in API format. Its error is a [*comfy.GraphError] where that
+	// cannot be done, and a [*comfy.Failure] where nobody knows the nodes.
+	Convert(ctx context.Context, file []byte, w backend.Want) (json.RawMessage, error)
 	// Models are the model files that the backends have, by folder of ComfyUI's models/ and name, each with its pools; of one
 	// folder where one is named. Where there is none of that name, near are those that may have been meant.
 	Models(ctx context.Context, folder string) (found map[string]map[string][]string, near []string, err error)
@@ -75,7 +80,7 @@ type Key struct {
 	Secret string
 }
 
-// Options of a [Server]. Temporal, Store, Catalogs, Keys, SigningKey and Log must be set.
+// Options of a [Server]. Temporal, Store, Catalogs, Keys, SigningKey, Webhooks and Log must be set.
 type Options struct {
 	Temporal Temporal
 	// EagerStart asks Temporal to hand the first step of a job to a worker of this process with the answer to its start.
@@ -93,6 +98,10 @@ type Options struct {
 	DefaultTenant string
 	// SigningKey signs links to outputs; at least 16 bytes, the same in all replicas.
 	SigningKey []byte
+	// Webhooks posts what [Server.Deliver] has to tell.
+	Webhooks *webhook.Sender
+	// DefaultWebhooks are the receivers of jobs that come through the API and name none themselves, by tenant.
+	DefaultWebhooks map[string]string
 	// PublicURL is the address under which clients see the server; empty means the one that the request names.
 	PublicURL string
 	// LinkURL is the address under which a person who looks at Temporal finds the server; empty means PublicURL. Without
@@ -101,6 +110,11 @@ type Options struct {
 	// Converter reads what Temporal keeps of jobs: their input, memo, heartbeats; nil means Temporal's own. It must be
 	// that of the client Temporal.
 	Converter converter.DataConverter
+	// TemporalUI is where a person finds Temporal's pages, which the page links to; empty means that it has no such links.
+	TemporalUI string
+	// KeyFile is where the key lies that was made at the first start, for the page to tell who has none yet; empty means
+	// that it tells nothing. It is shown without a key: set it only where everybody who reaches the API is on its machine.
+	KeyFile string
 	// CodecServer is nil where nothing is encrypted, or nobody may read it over HTTP.
 	CodecServer *CodecServer
 	// TrustedProxies are addresses or CIDR ranges whose X-Forwarded-* headers are believed.
@@ -117,6 +131,10 @@ type Options struct {
 	StartTimeout, RunTimeout, MaxRunTimeout time.Duration
 	// MaxOpenJobs and MaxOpenJobsPerTenant bound the jobs that wait or run; one more is refused. 0 means 20,000 and 10,000.
 	MaxOpenJobs, MaxOpenJobsPerTenant int
+	// MaxEventStreamsPerTenant bounds the event streams that a tenant may have open at this server; 0 means 1,000.
+	MaxEventStreamsPerTenant int
+	// Live has what workers say of prompts as they run; nil: Temporal's own view is all there is.
+	Live *live.Hub
 	// Space tells whether the disks that jobs and files are kept on have room: nil, or an error for a person, which names
 	// settings and no paths. Nil: nobody asks.
 	Space func(ctx context.Context) error
@@ -141,8 +159,8 @@ const (
 // complete checks o and fills in what it leaves open.
 func (o *Options) complete() error {
 	switch {
-	case o.Temporal == nil || o.Store == nil || o.Catalogs == nil || o.Log == nil:
-		return errors.New("api: Temporal, Store, Catalogs and Log must be set")
+	case o.Temporal == nil || o.Store == nil || o.Catalogs == nil || o.Webhooks == nil || o.Log == nil:
+		return errors.New("api: Temporal, Store, Catalogs, Webhooks and Log must be set")
 	case len(o.Keys) == 0:
 		return errors.New("api: at least one key is needed, or nobody could use the API")
 	case len(o.SigningKey) < minSigningKey:
@@ -170,6 +188,11 @@ func (o *Options) complete() error {
 			return fmt.Errorf("api: CORS origin %q: use scheme and host such as https://app.example.com, or *", origin)
 		}
 	}
+	for tenant, address := range o.DefaultWebhooks {
+		if err := o.Webhooks.Check(address); err != nil {
+			return fmt.Errorf("api: the webhook of tenant %q may not be called: %w", tenant, err)
+		}
+	}
 	if o.DefaultTenant != "" && !comfy.ValidTenant(o.DefaultTenant) {
 		return fmt.Errorf("api: default tenant %q: use 1 to 64 letters, digits, dots, dashes and underscores", o.DefaultTenant)
 	}
@@ -187,6 +210,7 @@ func (o *Options) complete() error {
 	fill(&o.MaxRunTimeout, comfy.MaxTimeoutSeconds*time.Second)
 	fill(&o.MaxOpenJobs, 20_000)
 	fill(&o.MaxOpenJobsPerTenant, 10_000)
+	fill(&o.MaxEventStreamsPerTenant, 1000)
 	fill(&o.Retention, 7*24*time.Hour)
 	return nil
 }

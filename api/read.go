@@ -32,9 +32,11 @@ const (
 // job is a job as last read. It is shared between requests and never changed once it is read.
 type job struct {
 	id, runID, tenant string
-	submitted         bool  // through the API, rather than started as a child by others
-	unreadable        error // why its submission cannot be read
+	submitted         bool   // through the API, rather than started as a child by others
+	address           string // of the API, as the client of a job with a webhook has named it
+	unreadable        error  // why its submission cannot be read
 	status            comfy.Status
+	live              string // where the worker says more of an open one; empty where it does not
 	body              []byte // the whole answer of a job that has ended, where it is kept
 }
 
@@ -126,17 +128,9 @@ func (s *Server) read(id string, end *outcome) (*job, error) {
 	if info.GetType().GetName() != comfy.WorkflowName {
 		return nil, notFound()
 	}
-	j := &job{
-		id: id, runID: info.GetExecution().GetRunId(), tenant: s.opts.DefaultTenant,
-		status: comfy.Status{ID: id, State: comfy.Running, Phase: comfy.PhaseQueued, CreatedAt: info.GetStartTime().AsTime()},
-	}
-	sub, submitted, err := s.submissionOf(info)
-	switch {
-	case err != nil: // it is the tenant's that the search attributes name, for want of a better word
-		j.tenant, j.unreadable = keyword(info, comfy.AttrTenant), err
+	j := s.jobOf(info)
+	if j.unreadable != nil {
 		return j, nil
-	case submitted:
-		j.tenant, j.submitted = sub.Tenant, true
 	}
 	if !isOpen(info.GetStatus()) {
 		if s.isDeleted(ctx, id, j.runID) {
@@ -151,9 +145,26 @@ func (s *Server) read(id string, end *outcome) (*job, error) {
 		s.closed.add(j, s.now())
 		return j, nil
 	}
-	s.merge(&j.status, s.ownWord(ctx, id), described)
+	s.merge(j, s.ownWord(ctx, id), described)
 	s.open.add(j, s.now())
 	return j, nil
+}
+
+// jobOf is what Temporal says of a job before it is asked for more.
+func (s *Server) jobOf(info *workflow.WorkflowExecutionInfo) *job {
+	id := info.GetExecution().GetWorkflowId()
+	j := &job{
+		id: id, runID: info.GetExecution().GetRunId(), tenant: s.opts.DefaultTenant,
+		status: comfy.Status{ID: id, State: comfy.Running, Phase: comfy.PhaseQueued, CreatedAt: info.GetStartTime().AsTime()},
+	}
+	sub, submitted, err := s.submissionOf(info)
+	switch {
+	case err != nil: // it is the tenant's that the search attributes name, for want of a better word
+		j.tenant, j.unreadable = keyword(info, comfy.AttrTenant), err
+	case submitted:
+		j.tenant, j.address, j.submitted = sub.Tenant, sub.Address, true
+	}
+	return j
 }
 
 // ownWord is what the workflow says of itself; nil where it does not in time.

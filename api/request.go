@@ -31,6 +31,7 @@ type submission struct {
 	metadata       map[string]string
 	extraPNGInfo   json.RawMessage
 	stripMetadata  bool
+	webhookURL     string
 
 	batch *batchFields // of POST /batch alone; nil elsewhere
 }
@@ -42,11 +43,10 @@ type imageField struct {
 	Ref   string `json:"ref"`
 }
 
-// notYet are fields that stand in the contract and that this version does not act on. A client that sets one relies on
-// it, so the job is refused rather than run without.
-var notYet = map[string]string{
-	"webhook_url": "Webhooks are not supported yet. Poll status_url (with ?wait=30) instead.",
-	"variations":  "Several jobs of one workflow are sent to POST /batch.",
+// elsewhere are fields that another call takes. A client that sets one relies on it, so the job is refused rather than run
+// without.
+var elsewhere = map[string]string{
+	"variations": "Several jobs of one workflow are sent to POST /batch.",
 }
 
 // decodeSubmission reads the body as it arrives. Its errors name the field; those of r itself come back as they are. batch
@@ -92,9 +92,7 @@ func decodeSubmission(r io.Reader, batch *batchFields) (*submission, error) {
 		return &sub, nil
 	}
 	switch {
-	case seen["nodes"] && seen["links"]:
-		return nil, failf(CodeWorkflowFormatUI, "This is the editor's own format. Export the workflow with \"Export (API)\" in ComfyUI's menu. %s", howToWrap)
-	case bare || seen["prompt"]:
+	case bare || seen["prompt"] || seen["nodes"] && seen["links"]:
 		return nil, failf(CodeInvalidRequest, "The field workflow is missing. %s", howToWrap)
 	}
 	return nil, failf(CodeInvalidRequest, `The field workflow is missing: {"workflow": {...}}.`)
@@ -118,6 +116,8 @@ func (s *submission) decodeField(dec *json.Decoder, name string, bare *bool) err
 		return decodeValue(dec, name, &s.gpu)
 	case "strip_metadata":
 		return decodeValue(dec, name, &s.stripMetadata)
+	case "webhook_url":
+		return decodeValue(dec, name, &s.webhookURL)
 	case "metadata":
 		return s.decodeMetadata(dec)
 	case "extra_pnginfo":
@@ -131,7 +131,7 @@ func (s *submission) decodeField(dec *json.Decoder, name string, bare *bool) err
 	if err := decodeValue(dec, name, &other); err != nil {
 		return err
 	}
-	if text, ok := notYet[name]; ok && !isNull(other) {
+	if text, ok := elsewhere[name]; ok && !isNull(other) {
 		return failf(CodeNotSupported, "%s: %s", name, text)
 	}
 	*bare = *bare || bytes.Contains(other, []byte(`"class_type"`))

@@ -26,8 +26,14 @@ const (
 // outputHead and outputTail are one file of a result; its bytes stand between the two. The head is the PRD's.
 type outputHead struct {
 	Filename string `json:"filename"`
-	Type     string `json:"type"` // "base64" or "url"
+	Type     string `json:"type"`
 }
+
+// Where the bytes of an output are: in the answer, or behind a link.
+const (
+	typeBase64 = "base64"
+	typeURL    = "url"
+)
 
 type outputTail struct {
 	URL          string     `json:"url,omitempty"`
@@ -63,6 +69,7 @@ type completedTail struct {
 	CreatedAt time.Time     `json:"created_at"`
 	EndedAt   *time.Time    `json:"ended_at,omitempty"`
 	ExpiresAt *time.Time    `json:"expires_at,omitempty"`
+	ZipURL    string        `json:"zip_url,omitempty"` // of all outputs, with links only
 }
 
 // sendResult answers for a completed job: a small answer from memory, a large one as a stream from the store. Every
@@ -80,7 +87,7 @@ func (s *Server) sendResult(c *fiber.Ctx, j *job, links bool) error {
 			return s.explainLoss(j, err)
 		}
 	}
-	stream, err := s.composeResult(ctx, c, j, links)
+	stream, err := s.composeResult(ctx, s.newStream(c), s.base(c), j, links)
 	if err != nil {
 		return err
 	}
@@ -126,56 +133,74 @@ func lost(err error) error {
 	return storeError(err)
 }
 
-// composeResult lays out the answer: JSON, with the bytes of the outputs to be filled in where they belong.
-func (s *Server) composeResult(ctx context.Context, c *fiber.Ctx, j *job, links bool) (*stream, error) {
+// composeResult lays out the answer: JSON, with the bytes of the outputs to be filled in where they belong, or links
+// below base.
+func (s *Server) composeResult(ctx context.Context, to *stream, base string, j *job, links bool) (*stream, error) {
 	st, r := &j.status, j.status.Result
-	w := &layout{stream: s.newStream(c)}
+	w := &layout{stream: to}
+	var archive string
+	if links && len(r.Images)+len(r.Files)+len(r.Texts) > 0 {
+		archive, _ = s.signed(base, j, archivePath(j.id))
+	}
 	w.object(completedHead{ID: st.ID, Status: comfy.Completed}, func() {
 		w.text(`"output":{"images":[`)
-		s.composeOutputs(w, c, j, r.Images, links)
+		s.composeOutputs(w, base, j, r.Images, links)
 		w.text(`]`)
 		if len(r.Files) > 0 {
 			w.text(`,"files":[`)
-			s.composeOutputs(w, c, j, r.Files, links)
+			s.composeOutputs(w, base, j, r.Files, links)
 			w.text(`]`)
 		}
 		if len(r.Texts) > 0 {
 			w.text(`,"texts":[`)
-			s.composeTexts(ctx, w, c, j, links)
+			s.composeTexts(ctx, w, base, j, links)
 			w.text(`]`)
 		}
 		w.text(`}`)
 	}, completedTail{
 		Cached: r.Cached, Attempts: r.Attempts, Backend: r.Backend, Metrics: r.Metrics,
 		CreatedAt: st.CreatedAt, EndedAt: st.EndedAt, ExpiresAt: st.ExpiresAt,
+		ZipURL: archive,
 	})
 	return w.done()
 }
 
-func (s *Server) composeOutputs(w *layout, c *fiber.Ctx, j *job, outputs []comfy.Output, links bool) {
+func (s *Server) composeOutputs(w *layout, base string, j *job, outputs []comfy.Output, links bool) {
 	for i, out := range outputs {
 		if i > 0 {
 			w.text(",")
 		}
-		tail := outputTail{
-			NodeID: out.NodeID, ContentType: out.ContentType, SizeBytes: out.SizeBytes, SHA256: out.SHA256,
-			Width: out.Width, Height: out.Height, Subfolder: out.Subfolder, Temp: out.Temp,
-		}
 		if links {
-			tail.URL, tail.URLExpiresAt = s.link(c, j, out.SHA256, out.Filename)
-			w.object(outputHead{Filename: out.Filename, Type: "url"}, nil, tail)
+			w.object(outputHead{Filename: out.Filename, Type: typeURL}, nil, s.linkedTail(base, j, out))
 			continue
 		}
-		w.object(outputHead{Filename: out.Filename, Type: "base64"}, func() {
+		w.object(outputHead{Filename: out.Filename, Type: typeBase64}, func() {
 			w.text(`"data":"`)
 			w.base64(out.Ref, out.SizeBytes)
 			w.text(`"`)
-		}, tail)
+		}, tailOf(out))
 	}
 }
 
+func tailOf(out comfy.Output) outputTail {
+	return outputTail{
+		NodeID: out.NodeID, ContentType: out.ContentType, SizeBytes: out.SizeBytes, SHA256: out.SHA256,
+		Width: out.Width, Height: out.Height, Subfolder: out.Subfolder, Temp: out.Temp,
+	}
+}
+
+func (s *Server) linkedTail(base string, j *job, out comfy.Output) outputTail {
+	tail := tailOf(out)
+	tail.URL, tail.URLExpiresAt = s.link(base, j, out.SHA256, out.Filename)
+	return tail
+}
+
+func (s *Server) textLink(base string, j *job, t comfy.Text) (string, *time.Time) {
+	return s.link(base, j, path.Base(t.Ref), textName)
+}
+
 // composeTexts puts texts into the answer; one that lies in the store is read, or linked where it is long.
-func (s *Server) composeTexts(ctx context.Context, w *layout, c *fiber.Ctx, j *job, links bool) {
+func (s *Server) composeTexts(ctx context.Context, w *layout, base string, j *job, links bool) {
 	for i, t := range j.status.Result.Texts {
 		if i > 0 {
 			w.text(",")
@@ -185,7 +210,7 @@ func (s *Server) composeTexts(ctx context.Context, w *layout, c *fiber.Ctx, j *j
 		case t.Ref == "":
 			item.Text = &t.Text
 		case links || t.Size > maxInlineText:
-			item.URL, item.URLExpiresAt = s.link(c, j, path.Base(t.Ref), textName)
+			item.URL, item.URLExpiresAt = s.textLink(base, j, t)
 		default:
 			text, err := s.readText(ctx, t)
 			if err != nil {

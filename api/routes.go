@@ -14,6 +14,7 @@ const (
 	headerRequestID      = "X-Request-Id"
 	headerIdempotencyKey = "Idempotency-Key"
 	headerReplayed       = "Idempotent-Replayed"
+	headerLastEventID    = "Last-Event-ID"
 )
 
 // routes is the whole address space. GET answers HEAD too.
@@ -25,7 +26,7 @@ func (s *Server) routes() {
 			Next:          func(c *fiber.Ctx) bool { return strings.HasPrefix(c.Path(), codecPath+"/") }, // for other pages
 			AllowOrigins:  strings.Join(s.opts.CORSOrigins, ","),
 			AllowMethods:  "GET,HEAD,POST,DELETE",
-			AllowHeaders:  strings.Join([]string{fiber.HeaderAuthorization, fiber.HeaderContentType, headerIdempotencyKey, headerRequestID}, ","),
+			AllowHeaders:  strings.Join([]string{fiber.HeaderAuthorization, fiber.HeaderContentType, headerIdempotencyKey, headerRequestID, headerLastEventID}, ","),
 			ExposeHeaders: strings.Join([]string{headerRequestID, headerReplayed, fiber.HeaderRetryAfter, fiber.HeaderETag}, ","),
 			MaxAge:        600,
 		}))
@@ -33,12 +34,20 @@ func (s *Server) routes() {
 	s.app.Use(refuseTooLarge(s.opts.BodyLimit))
 
 	s.codecRoutes()
+	s.app.Get("/", s.home)
+	s.app.Get("/favicon.ico", s.icon)
+	s.app.Get("/favicon.svg", s.icon)
+	s.app.Get("/web/:digest/:file", s.webFile)
+	s.app.Get("/jobs/:id", s.jobPage)
+	s.app.Get("/page.json", s.authenticate, s.pageSettings)
 	s.app.Get("/healthz", s.healthz)
 	s.app.Get("/readyz", s.readyz)
 	s.app.Get("/openapi.json", s.describe)
 	s.app.Get("/docs", s.docs)
 	s.app.Get("/docs/:file", s.docsFile)
-	s.app.Get("/outputs/:job/:sha256/:filename?", s.download) // by key or by signature
+	s.app.Get("/outputs/:archive", s.archive)                 // by key or by signature
+	s.app.Get("/outputs/:job/:sha256/:filename?", s.download) // likewise
+	s.app.Get("/events/:id", s.events)                        // likewise
 	if s.opts.Metrics != nil {
 		s.app.Get("/metrics", adaptor.HTTPHandler(s.opts.Metrics)) // it asks for a key of its own
 	}
@@ -49,6 +58,9 @@ func (s *Server) routes() {
 	s.app.Get("/jobs", s.authenticate, s.list)
 	s.app.Get("/jobs/:id", s.authenticate, s.status)
 	s.app.Delete("/jobs/:id", s.authenticate, s.remove)
+	s.app.Get("/jobs/:id/webhook", s.authenticate, s.webhook)
+	s.app.Post("/jobs/:id/webhook/replay", s.authenticate, s.replayWebhook)
+	s.app.Get("/webhooks/secret", s.authenticate, s.webhookSecret)
 	s.app.Post("/cancel/:id", s.authenticate, s.cancel)
 	s.app.Post("/inputs", s.authenticate, s.upload)
 	s.app.Get("/models", s.authenticate, s.models)

@@ -39,6 +39,7 @@ type Server struct {
 	app      *fiber.App
 	// templates are the routes, by method and template: what may name a request in a metric.
 	templates map[string]bool
+	page      *page
 	keys      *keyring
 	signer    *signer
 	now       func() time.Time
@@ -51,12 +52,14 @@ type Server struct {
 	rechecks   singleflight.Group
 	remover    *removal.Remover
 	watches    *watches
+	feeds      *feeds
 	memory     *budget
 	fetcher    *fetcher
 	deleteWait time.Duration // how long a DELETE holds for a job to end that it has canceled
 	ready      readiness
 
-	description *openapi.Description
+	keepAlive, streamStall time.Duration
+	description            *openapi.Description
 
 	admission   *admission
 	withdrawals *withdrawals
@@ -87,19 +90,24 @@ func New(o Options) (*Server, error) {
 		now:    time.Now,
 		closed: newClosedJobs(), open: newOpenJobs(), started: newOpenJobs(),
 		memory: newBudget(bodiesInMemory * o.BodyLimit), deleteWait: deleteWait, fetcher: newFetcher(&o),
+		keepAlive: keepAlive, streamStall: streamStall,
 	}
 	deleted, err := lru.New[string, struct{}](maxDeleted)
 	if err != nil {
 		return nil, err
 	}
 	s.deleted = deleted
-	if s.description, err = openapi.New(o.Version); err != nil {
+	if s.description, err = openapi.New(o.Version, s.absent()...); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
+	}
+	if s.page, err = newPage(); err != nil {
+		return nil, err
 	}
 	s.remover = &removal.Remover{Temporal: o.Temporal, Namespace: o.Namespace, NamespaceID: o.NamespaceID, Store: o.Store}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.draining, s.drain = context.WithCancel(s.life)
 	s.admission, s.withdrawals, s.watches = newAdmission(s), newWithdrawals(), newWatches(s)
+	s.feeds = newFeeds(s)
 	s.build()
 	return s, nil
 }

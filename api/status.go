@@ -51,7 +51,7 @@ func (s *Server) sendStatus(c *fiber.Ctx, j *job, links bool) error {
 	case comfy.Failed:
 		return c.Status(http.StatusOK).JSON(failedBody(&j.status))
 	default:
-		return c.Status(http.StatusAccepted).JSON(runningBody(&j.status))
+		return c.Status(http.StatusAccepted).JSON(s.runningBody(s.base(c), j.tenant, &j.status))
 	}
 }
 
@@ -96,11 +96,14 @@ type running struct {
 	CreatedAt     time.Time       `json:"created_at"`
 	Attempts      int             `json:"attempts"`
 	Backend       string          `json:"backend,omitempty"`
+	EventsURL     string          `json:"events_url"`
 }
 
-func runningBody(st *comfy.Status) running {
+// runningBody has links below base.
+func (s *Server) runningBody(base, tenant string, st *comfy.Status) running {
 	return running{
-		ID: st.ID, Status: comfy.Running, Phase: st.Phase, Progress: st.Progress, QueuePosition: st.QueuePosition,
+		EventsURL: s.eventsURL(base, tenant, st.ID),
+		ID:        st.ID, Status: comfy.Running, Phase: st.Phase, Progress: st.Progress, QueuePosition: st.QueuePosition,
 		CreatedAt: st.CreatedAt, Attempts: st.Attempts, Backend: st.Backend,
 	}
 }

@@ -183,10 +183,11 @@ func (pattern) Read(p []byte) (int, error) {
 }
 
 type fakeCatalogs struct {
-	refuse  atomic.Pointer[comfy.Failure]
-	refuses func(*comfy.Graph) *comfy.Failure
-	dead    error
-	panics  bool
+	converted func(file []byte) (json.RawMessage, error)
+	refuse    atomic.Pointer[comfy.Failure]
+	refuses   func(*comfy.Graph) *comfy.Failure
+	dead      error
+	panics    bool
 }
 
 func (f *fakeCatalogs) Check(_ context.Context, g *comfy.Graph, _ []string, _ backend.Want) *comfy.Failure {
@@ -197,6 +198,13 @@ func (f *fakeCatalogs) Check(_ context.Context, g *comfy.Graph, _ []string, _ ba
 		return f.refuses(g)
 	}
 	return f.refuse.Load()
+}
+
+func (f *fakeCatalogs) Convert(_ context.Context, file []byte, _ backend.Want) (json.RawMessage, error) {
+	if f.converted == nil {
+		return nil, &comfy.Failure{Code: comfy.BackendUnavailable, Message: "no backend has told yet which nodes it has"}
+	}
+	return f.converted(file)
 }
 
 func (f *fakeCatalogs) Models(_ context.Context, folder string) (map[string]map[string][]string, []string, error) {

@@ -55,11 +55,14 @@ func (s *Server) submit(c *fiber.Ctx) error {
 		return err
 	}
 	leave(0)
-	sub, graph, err := s.readSubmission(c, nil)
+	sub, err := s.readSubmission(c, nil)
 	if err != nil {
 		return err
 	}
-	j := &newJob{id: id, tenant: tenant, key: key, graph: graph, sub: sub, from: about(c)}
+	j := &newJob{id: id, tenant: tenant, key: key, base: s.base(c), sub: sub, from: about(c)}
+	if err := j.readWorkflow(); err != nil {
+		return err
+	}
 	if leave, err = s.admit(tenant, key, id, 1); err != nil {
 		return err
 	}
@@ -84,17 +87,19 @@ type accepted struct {
 	Status    comfy.State `json:"status"`
 	StatusURL string      `json:"status_url"`
 	CancelURL string      `json:"cancel_url"`
+	EventsURL string      `json:"events_url"`
 }
 
 func (s *Server) accept(c *fiber.Ctx, id string) accepted {
 	return accepted{
 		ID: id, Status: comfy.Running,
 		StatusURL: s.url(c, "/status/"+url.PathEscape(id)), CancelURL: s.url(c, "/cancel/"+url.PathEscape(id)),
+		EventsURL: s.eventsURL(s.base(c), about(c).tenant, id),
 	}
 }
 
-// readSubmission reads the body and checks what can be checked without asking anybody.
-func (s *Server) readSubmission(c *fiber.Ctx, batch *batchFields) (*submission, *comfy.Graph, error) {
+// readSubmission reads the body and checks its fields, but for the workflow.
+func (s *Server) readSubmission(c *fiber.Ctx, batch *batchFields) (*submission, error) {
 	body := s.openBody(c, s.memory)
 	defer body.close()
 	sub, err := decodeSubmission(body, batch)
@@ -102,21 +107,22 @@ func (s *Server) readSubmission(c *fiber.Ctx, batch *batchFields) (*submission, 
 		err = body.failure()
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	graph, err := comfy.ParseGraph(sub.workflow)
-	if err != nil {
-		return nil, nil, graphError(err)
+	if err := sub.check(int(s.opts.MaxRunTimeout / time.Second)); err != nil {
+		return nil, err
 	}
-	return sub, graph, sub.check(int(s.opts.MaxRunTimeout / time.Second))
+	return sub, s.checkWebhook(sub.webhookURL)
 }
 
 // newJob is a job on its way to Temporal.
 type newJob struct {
 	id, tenant, key string
+	base            string // of the addresses that its client uses
 	from            *request
 	sub             *submission
 	graph           *comfy.Graph
+	saved           []byte        // the editor's save format instead, until it has been converted
 	request         comfy.Request // its Images first: several jobs may share them
 	// sent says that Temporal was asked to start it, and has not refused.
 	sent bool
@@ -133,7 +139,7 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if err := s.claimGraph(j); err != nil {
 		return false, err
 	}
-	digest, err := digestOf(&j.request)
+	digest, err := j.digest()
 	if err != nil {
 		return false, err
 	}
@@ -157,6 +163,9 @@ func (s *Server) look(j *newJob, memo comfy.Submission) (replayed bool, err erro
 			return found, err
 		}
 	}
+	if err := s.convert(ctx, j); err != nil {
+		return false, err
+	}
 	if f := s.catalogs.Check(ctx, j.graph, inputNames(j.request.Images), backend.WantOf(&j.request)); f != nil {
 		return false, refusal(f)
 	}
@@ -165,8 +174,12 @@ func (s *Server) look(j *newJob, memo comfy.Submission) (replayed bool, err erro
 
 // launch starts the workflow. It reports true when the job was there already.
 func (s *Server) launch(j *newJob, memo comfy.Submission) (replayed bool, err error) {
-	// Not part of the digest: a repeated request is the same one after the setting, or this program, has changed.
+	// Not part of the digest: a repeated request is the same one after the settings, or this program, have changed.
 	j.request.StartTimeoutSeconds, j.request.Revision = int(s.opts.StartTimeout/time.Second), comfy.Revision
+	fill(&j.request.WebhookURL, s.opts.DefaultWebhooks[j.tenant])
+	if j.request.WebhookURL != "" && s.opts.PublicURL == "" {
+		memo.Address = j.base
+	}
 	ctx, cancel := context.WithTimeout(j.from.in(s.life), startTimeout)
 	defer cancel()
 	run, err := s.temporal.ExecuteWorkflow(ctx, s.startOptions(j, memo), comfy.WorkflowName, j.request)
@@ -205,6 +218,9 @@ func (s *Server) claimGraph(j *newJob) error {
 	ctx, cancel := context.WithTimeout(s.life, storeTimeout)
 	defer cancel()
 	j.request = j.sub.request(j.request.Images)
+	if j.graph == nil {
+		return nil
+	}
 	if len(j.graph.JSON()) <= claimCheck {
 		j.request.Workflow = j.graph.JSON()
 		return nil
@@ -221,7 +237,7 @@ func (s *Server) claimGraph(j *newJob) error {
 func (s *submission) request(images []comfy.Input) comfy.Request {
 	return comfy.Request{
 		Images: images, TimeoutSeconds: s.timeoutSeconds, Priority: s.priority, Backend: s.backend, GPU: s.gpu,
-		Metadata: s.metadata, ExtraPNGInfo: s.extraPNGInfo, StripMetadata: s.stripMetadata,
+		Metadata: s.metadata, ExtraPNGInfo: s.extraPNGInfo, StripMetadata: s.stripMetadata, WebhookURL: s.webhookURL,
 	}
 }
 
@@ -277,10 +293,13 @@ func jobID(tenant, key string) string {
 	return uuid.NewSHA1(uuid.NewSHA1(jobNamespace, []byte(tenant)), []byte(key)).String()
 }
 
-// url makes an address that the client can use: under the public URL, or under the one that it used itself.
-func (s *Server) url(c *fiber.Ctx, path string) string {
+// url makes an address that the client can use.
+func (s *Server) url(c *fiber.Ctx, path string) string { return s.base(c) + path }
+
+// base is what the addresses begin with that the client can use: the public URL, or the one that it used itself.
+func (s *Server) base(c *fiber.Ctx) string {
 	if s.opts.PublicURL != "" {
-		return strings.TrimSuffix(s.opts.PublicURL, "/") + path
+		return strings.TrimSuffix(s.opts.PublicURL, "/")
 	}
-	return c.BaseURL() + path
+	return c.BaseURL()
 }

@@ -100,8 +100,8 @@ func TestSubmitRefusesWithAReason(t *testing.T) {
 		"null workflow":      {`{"workflow":null}`, 400, CodeInvalidRequest, "workflow is missing"},
 		"bare graph":         {graphJSON, 400, CodeInvalidRequest, "Put the graph into the field workflow"},
 		"ComfyUI's own body": {`{"prompt":` + graphJSON + `}`, 400, CodeInvalidRequest, "Put the graph into"},
-		"bare editor format": {`{"nodes":[],"links":[],"version":0.4}`, 400, CodeWorkflowFormatUI, "Export (API)"},
-		"editor format":      {`{"workflow":{"last_node_id":1,"nodes":[],"links":[],"version":0.4}}`, 400, CodeWorkflowFormatUI, ""},
+		"bare editor format": {`{"nodes":[],"links":[],"version":0.4}`, 400, CodeInvalidRequest, "Put the graph into the field workflow"},
+		"editor format":      {`{"workflow":{"last_node_id":1,"nodes":[],"links":[],"version":0.4}}`, 503, CodeUnavailable, "which nodes it has"},
 		"twice":              {with(`"priority":1,"priority":2`), 400, CodeInvalidRequest, `"priority" stands twice`},
 		"number as workflow": {`{"workflow":3}`, 400, CodeInvalidWorkflow, ""},
 		"empty graph":        {`{"workflow":{}}`, 400, CodeInvalidWorkflow, ""},
@@ -121,7 +121,11 @@ func TestSubmitRefusesWithAReason(t *testing.T) {
 		"metadata key":       {with(`"metadata":{"a=b":"c"}`), 400, CodeInvalidRequest, "equals sign"},
 		"pnginfo":            {with(`"extra_pnginfo":"x"`), 400, CodeInvalidRequest, "extra_pnginfo must be an object"},
 		"pnginfo long":       {with(`"extra_pnginfo":{"a":"` + strings.Repeat("x", maxExtraPNGInfo) + `"}`), 422, CodeLimitExceeded, "extra_pnginfo"},
-		"webhook":            {with(`"webhook_url":"https://x"`), 422, CodeNotSupported, "webhook_url"},
+		"webhook":            {with(`"webhook_url":"https://10.0.0.1/hook"`), 422, CodeInvalidWebhook, "not a public address"},
+		"webhook's scheme":   {with(`"webhook_url":"ftp://x"`), 422, CodeInvalidWebhook, "scheme"},
+		"webhook's login":    {with(`"webhook_url":"https://me:secret@x/"`), 422, CodeInvalidWebhook, "password"},
+		"webhook, a number":  {with(`"webhook_url":7`), 400, CodeInvalidRequest, "webhook_url must be a string"},
+		"webhook, too long":  {with(`"webhook_url":"https://x/` + strings.Repeat("a", 2048) + `"`), 422, CodeInvalidWebhook, "2048"},
 		"gpu":                {with(`"gpu":"L40S or so"`), 400, CodeInvalidRequest, "gpu"},
 		"variations":         {with(`"variations":[{"1.width":8}]`), 422, CodeNotSupported, "POST /batch"},
 		"image URL":          {with(`"images":[{"name":"a.png","image":"https://10.0.0.1/a.png"}]`), 422, CodeInvalidInput, "images[0] (a.png)"},
@@ -329,7 +333,7 @@ func TestSubmitCorpus(t *testing.T) {
 			a := h.submit(`{"workflow":` + string(graph) + `}`)
 			switch {
 			case entry.Kind == "ui":
-				h.requireError(a, 400, CodeWorkflowFormatUI)
+				h.requireError(a, 503, CodeUnavailable) // nobody knows the nodes here
 			case a.status != 202:
 				h.requireError(a, 400, CodeInvalidWorkflow) // what structure alone tells; the rest is the catalogue's
 			}

@@ -45,6 +45,8 @@ type fakeRun struct {
 	extended *workflowpb.WorkflowExecutionExtendedInfo
 	pending  []*workflowpb.PendingActivityInfo
 	request  comfy.Request
+	webhook  comfy.Webhook             // the input of a webhook's workflow
+	events   []*historypb.HistoryEvent // in place of a start with the request
 	options  client.StartWorkflowOptions
 	own      *comfy.Status // the answer of the query; nil: no worker is there
 	result   comfy.Result
@@ -97,7 +99,7 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflow
 		}
 		f.failAfter--
 	}
-	if _, ok := f.runs[o.ID]; ok {
+	if _, ok := f.runs[o.ID]; ok && o.WorkflowIDConflictPolicy != enums.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING {
 		return nil, serviceerror.NewWorkflowExecutionAlreadyStarted("already started", "", "run")
 	}
 	memo := map[string]*commonpb.Payload{}
@@ -118,7 +120,7 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, o client.StartWorkflow
 	run.info.Memo = &commonpb.Memo{Fields: memo}
 	run.options = o
 	f.runs[o.ID] = run
-	return &fakeHandle{f: f, id: o.ID, run: run.info.Execution.RunId}, errors.Join(json.Unmarshal(raw, &run.request), f.startErr)
+	return &fakeHandle{f: f, id: o.ID, run: run.info.Execution.RunId}, errors.Join(json.Unmarshal(raw, &run.request), json.Unmarshal(raw, &run.webhook), f.startErr)
 }
 
 func (f *fakeTemporal) all() []*fakeRun {
@@ -302,6 +304,9 @@ func (s fakeService) GetWorkflowExecutionHistory(_ context.Context, r *workflows
 	run, err := s.f.get(r.GetExecution().GetWorkflowId())
 	if err != nil {
 		return nil, err
+	}
+	if run.events != nil {
+		return &workflowservice.GetWorkflowExecutionHistoryResponse{History: &historypb.History{Events: run.events}}, nil
 	}
 	input, err := converter.GetDefaultDataConverter().ToPayloads(run.request)
 	return &workflowservice.GetWorkflowExecutionHistoryResponse{History: &historypb.History{Events: []*historypb.HistoryEvent{{

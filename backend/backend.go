@@ -118,6 +118,8 @@ type Recorder interface {
 	Handle(ctx context.Context, h Handle) error
 	// Progress is told of news; it may drop them.
 	Progress(p Update)
+	// Preview is told of a picture on the way; it may drop it, and keeps none.
+	Preview(p Preview)
 	// Store keeps bytes that the backend hands out only once (SaveImageWebsocket's frames) and returns their blob.
 	Store(ctx context.Context, r io.Reader) (comfy.Blob, error)
 }
@@ -129,6 +131,13 @@ type Update struct {
 	Running bool `json:"running"`
 	// QueuePosition is its place there, 0 being next; nil where unknown.
 	QueuePosition *int `json:"queue_position,omitempty"`
+}
+
+// Preview is what a sampler has so far, as a picture. It is no output.
+type Preview struct {
+	NodeID      string `json:"node_id"`
+	ContentType string `json:"content_type"` // "image/jpeg" or "image/png"
+	Data        []byte `json:"data"`
 }
 
 // Handle finds a prompt again after whoever submitted it has died. It holds no secret.

@@ -9,7 +9,8 @@ import (
 
 // SubmitRequest is a job to be run: the body of POST /submit_workflow.
 type SubmitRequest struct {
-	// Workflow is the graph in ComfyUI's API format. Its numbers keep their digits.
+	// Workflow is the graph in ComfyUI's API format, or the workflow as ComfyUI's editor saves it, which the server
+	// converts where it can do so safely. Numbers keep their digits.
 	Workflow json.RawMessage `json:"workflow"`
 	// Images are the input files that the graph names, of any kind.
 	Images []InputFile `json:"images,omitempty"`
@@ -25,6 +26,8 @@ type SubmitRequest struct {
 	ExtraPNGInfo json.RawMessage `json:"extra_pnginfo,omitempty"`
 	// StripMetadata asks for images without the graph in them.
 	StripMetadata bool `json:"strip_metadata,omitempty"`
+	// WebhookURL is told how the job has ended.
+	WebhookURL string `json:"webhook_url,omitempty"`
 	// IdempotencyKey makes a repeated submission the same job; a random UUID when empty.
 	IdempotencyKey string `json:"-"`
 }
@@ -87,6 +90,8 @@ type Status struct {
 	// When it is COMPLETED.
 	Output *Outputs `json:"output,omitempty"`
 	Cached bool     `json:"cached,omitempty"`
+	// ZipURL is a link to all outputs in one file, in a status with links.
+	ZipURL string `json:"zip_url,omitempty"`
 
 	// When it is FAILED.
 	Error      string           `json:"error,omitempty"`

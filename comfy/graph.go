@@ -48,8 +48,11 @@ type GraphError struct {
 	Message string
 	// NodeErrors are the reasons node by node, where nodes are to blame.
 	NodeErrors NodeErrors
-	// UI says that it is the editor's own save format, which only the editor can turn into the API format.
+	// UI says that it is the editor's own save format, which is no graph as it stands: it can be converted where the
+	// node classes are known.
 	UI bool
+	// File is that format's document, checked and without white space, where [ParseGraph] found it.
+	File []byte
 }
 
 // Error makes a GraphError an error.
@@ -86,7 +89,7 @@ func ParseGraph(data []byte) (*Graph, error) {
 		return nil, &GraphError{Message: "The workflow cannot be read: " + err.Error() + "."}
 	}
 	top := members(raw)
-	if err := otherFormat(top); err != nil {
+	if err := otherFormat(raw, top); err != nil {
 		return nil, err
 	}
 	return build(raw, top)

@@ -32,6 +32,8 @@ type Request struct {
 	ExtraPNGInfo json.RawMessage `json:"extra_pnginfo,omitempty"`
 	// StripMetadata removes the graph that ComfyUI embeds into PNG and WebP files.
 	StripMetadata bool `json:"strip_metadata,omitempty"`
+	// WebhookURL is told how the job has ended; empty: nobody is.
+	WebhookURL string `json:"webhook_url,omitempty"`
 	// Revision is the [Revision] that the API knows which sent the job, and that its workers therefore know, too. Others
 	// leave it 0.
 	Revision int `json:"revision,omitempty"`

@@ -87,4 +87,6 @@ type Submission struct {
 	Tenant    string `json:"tenant"`
 	Digest    string `json:"digest"`
 	RequestID string `json:"request_id,omitempty"`
+	// Address is the one under which a client with a webhook has reached the API, where nobody has set another for links.
+	Address string `json:"address,omitempty"`
 }

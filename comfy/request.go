@@ -59,6 +59,9 @@ func (r *Request) Check() error {
 			return fmt.Errorf("images[%d]: %w", i, err)
 		}
 	}
+	if err := checkWebhook(r.WebhookURL); err != nil {
+		return err
+	}
 	return r.checkLabels()
 }
 

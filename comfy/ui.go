@@ -7,7 +7,7 @@ const howToExport = `export it with "Workflow > Export (API)" in ComfyUI's menu 
 	`(in older versions: turn on "Enable Dev mode Options" in the settings, then "Save (API Format)")`
 
 // otherFormat tells the documents that people send instead of a graph, and says what to send.
-func otherFormat(top []member) error {
+func otherFormat(raw []byte, top []member) error {
 	values := make(map[string][]byte, len(top))
 	for _, m := range top {
 		switch key := m.key(); key {
@@ -18,8 +18,8 @@ func otherFormat(top []member) error {
 	is := func(key string, first byte) bool { v := values[key]; return len(v) > 0 && v[0] == first }
 	// The editor's links are a list, or an object in its newer schema; the ID came in 2025.
 	if is("nodes", '[') && (is("links", '[') || is("links", '{') || values["last_node_id"] != nil || values["version"] != nil) {
-		return &GraphError{UI: true, Message: "This is the editor's own save format (nodes and links), which only the editor can turn into the API format: " +
-			howToExport + "."}
+		return &GraphError{UI: true, File: raw, Message: "This is the editor's own save format (nodes and links), which has to be converted into the API format: " +
+			"POST /submit_workflow of comfyd does that; elsewhere, " + howToExport + "."}
 	}
 	for _, key := range []string{"prompt", "workflow", "output", "input"} {
 		if !is(key, '{') || isNode(values[key]) {

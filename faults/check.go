@@ -40,6 +40,9 @@ type Evidence struct {
 	// Withdrawn is how many of them no client knows and were canceled, as those of submissions without a key must be that
 	// were refused because Temporal did not say whether it had taken them.
 	Withdrawn int
+	// Messages are what receivers of webhooks got, and Told the jobs of which one must have taken a message.
+	Messages []Message
+	Told     []string
 	// Stray are the files that lie where none should.
 	Stray []string
 	// Texts are logs, histories and what else must hold no secret, by name.
@@ -57,6 +60,7 @@ func Check(e *Evidence) []Violation {
 	}
 	c.keys()
 	c.tenants()
+	c.webhooks()
 	for _, f := range e.Stray {
 		c.bad("I8", "", "a file outside the data folder: %s", f)
 	}
@@ -105,7 +109,7 @@ func (c *checker) read() {
 	}
 	for _, e := range c.Events {
 		j := c.jobs[e.Job]
-		if j == nil || e.Tenant != j.tenant || isSubmission(e) {
+		if j == nil || e.Tenant != j.tenant || isSubmission(e) || strings.HasSuffix(e.Path, "/webhook/replay") {
 			continue
 		}
 		c.answer(e, j)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"image"
 	"image/png"
 	"net/http"
@@ -54,7 +55,8 @@ func failed() map[string]any {
 // TestCheck gives the checker histories with one thing wrong each: it must name that, and nothing else.
 func TestCheck(t *testing.T) {
 	good := func() *Evidence {
-		return &Evidence{Within: time.Minute, Jobs: 1, Runs: map[string]int{"a": 1},
+		return &Evidence{Within: time.Minute, Jobs: 1, Runs: map[string]int{"a": 1}, Told: []string{"a"},
+			Messages: []Message{{Job: "a", ID: "msg_1"}, {Job: "a", ID: "msg_1", Taken: true}, {Job: "elsewhere", ID: "msg_3"}},
 			Events: []*Event{
 				accepted(0, "a"),
 				poll(1, "a", 202, map[string]any{"id": "a", "status": "RUNNING"}),
@@ -65,6 +67,10 @@ func TestCheck(t *testing.T) {
 			}}
 	}
 	require.Empty(t, Check(good()))
+	told := good()
+	told.Messages[1].Data = completed(picture(t))
+	delete(told.Messages[1].Data["output"].(map[string]any)["images"].([]any)[0].(map[string]any), "data")
+	require.Empty(t, Check(told), "a receiver is told the status, with links in place of bytes")
 	change := func(i int, key string, value any) func(*Evidence) {
 		return func(e *Evidence) {
 			img := e.Events[i].Body["output"].(map[string]any)["images"].([]any)[0].(map[string]any)
@@ -97,14 +103,19 @@ func TestCheck(t *testing.T) {
 		"no picture": {"I3", func(e *Evidence) {
 			e.Events[3].Body, e.Events[4].Body = completed(output([]byte("x"))), completed(output([]byte("x")))
 		}},
-		"cut off":               {"I3", func(e *Evidence) { e.Events[3].Body, e.Events[4].Body = completed(cut(t)), completed(cut(t)) }},
-		"ran twice":             {"I4", func(e *Evidence) { e.Runs["a"] = 2 }},
-		"seen by another":       {"I6", func(e *Evidence) { e.Events[5].Code, e.Events[5].Body = 200, completed() }},
-		"told from another":     {"I6", func(e *Evidence) { e.Events[5].Body = map[string]any{"error": "It is alice's."} }},
-		"canceled by another":   {"I6", func(e *Evidence) { e.Events[5].Method, e.Events[5].Code = "POST", 202 }},
-		"a job nobody asked":    {"I7", func(e *Evidence) { e.Jobs = 2 }},
-		"one key, two jobs":     {"I7", twoJobs},
-		"a file somewhere else": {"I8", func(e *Evidence) { e.Stray = []string{"/tmp/x"} }},
+		"cut off":                {"I3", func(e *Evidence) { e.Events[3].Body, e.Events[4].Body = completed(cut(t)), completed(cut(t)) }},
+		"ran twice":              {"I4", func(e *Evidence) { e.Runs["a"] = 2 }},
+		"seen by another":        {"I6", func(e *Evidence) { e.Events[5].Code, e.Events[5].Body = 200, completed() }},
+		"told from another":      {"I6", func(e *Evidence) { e.Events[5].Body = map[string]any{"error": "It is alice's."} }},
+		"canceled by another":    {"I6", func(e *Evidence) { e.Events[5].Method, e.Events[5].Code = "POST", 202 }},
+		"a job nobody asked":     {"I7", func(e *Evidence) { e.Jobs = 2 }},
+		"one key, two jobs":      {"I7", twoJobs},
+		"nobody was told":        {"I5", func(e *Evidence) { e.Messages = e.Messages[:1] }},
+		"a forged message":       {"I5", func(e *Evidence) { e.Messages[1].Err = errors.New("no matching signature") }},
+		"a message with two ids": {"I5", func(e *Evidence) { e.Messages[1].ID = "msg_2" }},
+		"two jobs, one message":  {"I5", func(e *Evidence) { e.Messages[2].ID = "msg_1" }},
+		"told something else":    {"I5", func(e *Evidence) { e.Messages[1].Data = failed() }},
+		"a file somewhere else":  {"I8", func(e *Evidence) { e.Stray = []string{"/tmp/x"} }},
 		"a secret": {"I9", func(e *Evidence) {
 			e.Texts, e.Secrets = map[string][]byte{"log": []byte("key=hunter2")}, map[string][]byte{"API key": []byte("hunter2")}
 		}},

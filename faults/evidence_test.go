@@ -46,6 +46,9 @@ func (w *world) check() {
 		texts["the log of "+p.name] = raw
 	}
 	e := &Evidence{Events: w.history.Events(), Within: w.within, Jobs: jobs, Withdrawn: withdrawn, Texts: texts, Secrets: w.bytesOfJobs(), Stray: w.stray()}
+	if w.mail != nil {
+		e.Messages, e.Told = w.mail.all()
+	}
 	if w.gpu != nil {
 		e.Runs = map[string]int{}
 		for id, mark := range w.history.Marks() {

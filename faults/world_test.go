@@ -43,6 +43,7 @@ type world struct {
 	allowed    []string // parts of dir where strangers may write
 	local      bool     // comfyd has a ComfyUI of its own
 	every      int      // of so many jobs, check looks at the history and the bytes of one
+	mail       *mailbox // nil where no job has a webhook
 
 	mu      sync.Mutex
 	fires   []string

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Finds Chromium, or installs Debian's, and prints its path as the last line. It looks at the Temporal UI in a test.
+# Finds Chromium, or installs Debian's, and prints its path as the last line. Tests use the page in it, and look at the Temporal UI.
 set -euo pipefail
 say() { echo "chromium: $*" >&2; }
 

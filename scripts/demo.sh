@@ -23,9 +23,10 @@ cat <<END
 
 The images are in demo/images, $((SECONDS - began)) s after the start.
 
-  API          $url        (key: $COMFYD_DATA_DIR/api-key)
+  The page     $url        (key: $COMFYD_DATA_DIR/api-key)
   Temporal UI  http://${COMFYD_TEMPORAL_UI_LISTEN:-127.0.0.1:8233}
 
+  The API listens there, too:
   COMFYD_DATA_DIR=$COMFYD_DATA_DIR bin/comfyd submit examples/two_images.json --url $url
   curl -s $url/readyz
 

@@ -28,10 +28,13 @@ export COMFYD_TEST_COMFY_CLI=1
 # For the production shape (internal/cluster). Where there is no PostgreSQL to be had, its tests are left out, and say so.
 COMFYD_TEST_TEMPORAL=$(scripts/temporal.sh)
 COMFYD_TEST_POSTGRES=$(scripts/postgres.sh) || echo "tests of the production shape are left out: no PostgreSQL"
-COMFYD_TEST_CHROMIUM=$(scripts/chromium.sh) || echo "the test that looks at the Temporal UI is left out: no Chromium"
-export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES COMFYD_TEST_CHROMIUM
+COMFYD_TEST_CHROMIUM=$(scripts/chromium.sh) || echo "tests of the page, and the one that looks at the Temporal UI, are left out: no Chromium"
+COMFYD_TEST_AXE=$(scripts/axe.sh)
+export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES COMFYD_TEST_CHROMIUM COMFYD_TEST_AXE
 COMFYD_TEST_PROMETHEUS=$(scripts/prometheus.sh) || echo "tests of the metrics against a real Prometheus are left out: there is none"
 export COMFYD_TEST_PROMETHEUS
+COMFYD_TEST_WEBHOOKS=$(scripts/webhooks.sh)
+export COMFYD_TEST_WEBHOOKS
 
 if [ "${1:-}" != faults ]; then
   stage lint

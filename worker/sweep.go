@@ -44,6 +44,7 @@ func registerSweep(w worker.Worker, o Options) {
 	s := activities.NewSweeper(activities.SweepOptions{
 		Temporal: o.Client, Namespace: o.Sweep.Namespace, Store: o.Sweep.Store, Start: o.Limits.Start, Log: o.Log,
 		Catalogs: func(ctx context.Context) (map[string]bool, error) { return catalog.Named(ctx, o.Sweep.Store) },
+		Tell:     tell(o.Client, o.Converter),
 	})
 	register(w, activities.SweepName, s.Sweep)
 }

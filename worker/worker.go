@@ -17,6 +17,7 @@ import (
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/catalog"
+	"github.com/comfyd/comfyd/internal/live"
 	"github.com/comfyd/comfyd/workflows"
 )
 
@@ -43,9 +44,12 @@ type Options struct {
 	Store     activities.Store
 	Publisher *catalog.Publisher
 	Directory *catalog.Directory
+	Live      *live.Hub
 	Limits    activities.Limits
 	// ChildTenant owns the jobs that other Temporal users start; empty where this worker was not told.
 	ChildTenant string
+	// Callable tells why the receiver of a child's webhook may not be called; nil where it may.
+	Callable func(address string) error
 	// Converter reads the memos of jobs, as the client writes them; for what it cannot read it has an error.
 	Converter converter.DataConverter
 	Sweep     SweepOptions
@@ -84,10 +88,10 @@ type prompts struct {
 // New prepares the workers; nothing is polled before Start.
 func New(o Options) *Worker {
 	a := activities.New(activities.Options{
-		Backends: o.Backends, Store: o.Store, Limits: o.Limits, Log: o.Log,
+		Backends: o.Backends, Store: o.Store, Live: o.Live, Limits: o.Limits, Log: o.Log,
 		Elsewhere: o.Directory.Pools,
 		Closed:    closed(o.Client),
-		Owner:     owner(o.Client, o.Converter), ChildTenant: o.ChildTenant,
+		Owner:     owner(o.Client, o.Converter), ChildTenant: o.ChildTenant, Callable: o.Callable,
 	})
 	w := &Worker{activities: a, publisher: o.Publisher, fatal: o.Fatal}
 

@@ -46,11 +46,14 @@ func ComfyUI(ctx workflow.Context, input converter.RawValue) (*comfy.Result, err
 		res, err = j.run(ctx)
 	}
 	if err != nil {
-		return nil, j.end(ctx, err)
+		err = j.end(ctx, err)
+		j.announce(ctx, err)
+		return nil, err
 	}
 	j.countAttempts(ctx)
 	j.show(ctx, "completed", fmt.Sprintf("%s, %s, %s; ran for %s on %s", count(len(res.Images), "image"), count(len(res.Files), "other file"), count(len(res.Texts), "text"),
 		time.Duration(res.Metrics.ExecutionMS)*time.Millisecond, res.Backend))
+	j.announce(ctx, nil)
 	return res, nil
 }
 

@@ -30,13 +30,18 @@ type Description struct{ before, after []byte } // the address of the server
 
 var whole = sync.OnceValues(read)
 
-// New makes the description that a server of this version gives.
-func New(version string) (*Description, error) {
+// New makes the description that a server of this version gives, which does not serve the paths that are absent.
+func New(version string, absent ...string) (*Description, error) {
 	read, err := whole()
 	if err != nil {
 		return nil, err
 	}
 	doc := &yaml.Node{Kind: yaml.MappingNode, Content: slices.Clone(read.Content)} // what is in it is shared
+	paths := &yaml.Node{Kind: yaml.MappingNode, Content: slices.Clone(entry(doc, "paths").Content)}
+	for _, path := range absent {
+		dropEntry(paths, path)
+	}
+	setEntry(doc, "paths", paths)
 	setEntry(doc, "info", with(entry(doc, "info"), "version", version))
 	server := with(&yaml.Node{Kind: yaml.MappingNode}, "url", thisServer)
 	setEntry(doc, "servers", &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{server}})

@@ -18,10 +18,11 @@ type Recorder struct {
 	HandleErr error
 	StoreErr  error
 
-	mu      sync.Mutex
-	handles []backend.Handle
-	updates []backend.Update
-	blobs   map[string][]byte
+	mu       sync.Mutex
+	handles  []backend.Handle
+	updates  []backend.Update
+	previews []backend.Preview
+	blobs    map[string][]byte
 }
 
 var _ backend.Recorder = (*Recorder)(nil)
@@ -43,6 +44,13 @@ func (r *Recorder) Progress(u backend.Update) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.updates = append(r.updates, u)
+}
+
+// Preview keeps a picture.
+func (r *Recorder) Preview(p backend.Preview) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.previews = append(r.previews, p)
 }
 
 // Store keeps bytes.
@@ -74,6 +82,13 @@ func (r *Recorder) Updates() []backend.Update {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.updates)
+}
+
+// Previews returns what was kept so far.
+func (r *Recorder) Previews() []backend.Preview {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.previews)
 }
 
 // Blob returns what was stored under a key.

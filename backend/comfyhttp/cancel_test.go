@@ -67,7 +67,7 @@ func TestCancelOfLatePost(t *testing.T) {
 	gate.Reached()
 	late := f.s.LatePost()
 	p := f.prompt(solid(2))
-	body, err := comfyui.Body(p, comfyui.NewPlan(p.Graph, nil), nil)
+	body, err := comfyui.Body(p, comfyui.NewPlan(p.Graph, nil), nil, false)
 	require.NoError(t, err)
 	_, err = f.b.servers[0].call(t.Context(), time.Second, "POST", "/prompt", body)
 	require.Error(t, err)

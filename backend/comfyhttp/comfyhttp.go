@@ -34,6 +34,9 @@ type Options struct {
 	// OnStall is told that a server has been put aside because a prompt on it showed no sign of life. It must return
 	// at once; nil for nobody.
 	OnStall func(server string, why error)
+	// Previews asks for a picture of what samplers have so far. ComfyUIs that do not know how to be asked have them where
+	// they were started with --preview-method.
+	Previews bool
 	// ProbeInterval is how often each server is asked whether it lives; 0 means 2 s.
 	ProbeInterval time.Duration
 	// Log is where the backend writes; nil for nowhere.

@@ -75,6 +75,7 @@ func (r *run) follow(ctx context.Context, doubtful bool) (*backend.Outcome, erro
 
 func (r *run) tell() {
 	if u, ok := r.track.Update(); ok {
+		r.told = time.Now()
 		r.rec.Progress(u)
 	}
 }
@@ -98,6 +99,9 @@ func (r *run) event(ctx context.Context, e event) error {
 		r.runs()
 		r.sign()
 		return r.frames.store(ctx, r.rec, e.frame)
+	case "preview":
+		r.runs()
+		r.rec.Preview(backend.Preview{NodeID: e.frame.node, ContentType: e.frame.contentType(), Data: e.frame.data})
 	default:
 		r.deaf = false
 		r.runs()
@@ -111,6 +115,9 @@ func (r *run) event(ctx context.Context, e event) error {
 			r.blocked = &n
 		}
 		r.over = r.over || (e.kind == "executing" && e.note.Node == nil)
+		if time.Since(r.told) >= r.s.t.progress {
+			r.tell() // at once, where that is not too often
+		}
 	}
 	return nil
 }

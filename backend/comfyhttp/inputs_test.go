@@ -47,10 +47,16 @@ func TestPromptBody(t *testing.T) {
 	p.ExtraPNGInfo = json.RawMessage(`[1]`)
 	errorOf(t, f.ends(f.run(p, nil)).err, comfy.InvalidWorkflow)
 	p.ExtraPNGInfo, p.Fresh = json.RawMessage(`null`), true
-	body, err := comfyui.Body(p, comfyui.NewPlan(p.Graph, nil), nil)
+	body, err := comfyui.Body(p, comfyui.NewPlan(p.Graph, nil), nil, false)
 	require.NoError(t, err)
 	require.Equal(t, 6, strings.Count(string(body), tagged), "every node has a new key")
 	require.Contains(t, string(body), `"extra_data":{}`)
+	for info, want := range map[string]string{`null`: `{"preview_method":"auto"}`, `{"a":1}`: `{"preview_method":"auto","extra_pnginfo":{"a":1}}`} {
+		p.ExtraPNGInfo = json.RawMessage(info)
+		body, err = comfyui.Body(p, comfyui.NewPlan(p.Graph, nil), nil, true)
+		require.NoError(t, err)
+		require.Contains(t, string(body), `"extra_data":`+want)
+	}
 }
 
 func fakePNG(f *fixture) []byte {

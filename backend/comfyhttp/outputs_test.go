@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"image/jpeg"
 	"image/png"
 	"testing"
 	"time"
@@ -76,7 +77,7 @@ func TestOrderAndDuplicates(t *testing.T) {
 
 func TestSocketNodes(t *testing.T) {
 	t.Run("frames of others are left alone", func(t *testing.T) {
-		f := setup(t, nil)
+		f := setup(t, func(_ *Options, tm *timing) { tm.preview = time.Hour })
 		f.s.Previews(true)
 		gate := f.s.Hold("SaveImageWebsocket")
 		graph := tiled(5)[:len(tiled(5))-1] + `,"9":{"class_type":"SaveImageWebsocket","inputs":{"images":["3",0]}}}`
@@ -90,7 +91,12 @@ func TestSocketNodes(t *testing.T) {
 		require.Equal(t, "tiled_00001_.png", out.Files[0].Filename)
 		require.Equal(t, "node_9_00001.png", out.Files[1].Filename)
 		require.Equal(t, 1, f.rec.Blobs(), "previews were stored")
-		_, err := png.Decode(bytes.NewReader(f.rec.Blob(out.Files[1].Blob.Key)))
+		require.Len(t, f.rec.Previews(), 1, "of all that came within a moment")
+		shown := f.rec.Previews()[0]
+		require.Equal(t, "3 image/jpeg", shown.NodeID+" "+shown.ContentType)
+		_, err := jpeg.Decode(bytes.NewReader(shown.Data))
+		require.NoError(t, err)
+		_, err = png.Decode(bytes.NewReader(f.rec.Blob(out.Files[1].Blob.Key)))
 		require.NoError(t, err)
 		_, _, err = f.b.Open(t.Context(), out.Handle, out.Files[1])
 		errorOf(t, err, comfy.Internal)
@@ -103,6 +109,7 @@ func TestSocketNodes(t *testing.T) {
 		f.s.BroadcastImage([]byte("a stranger's"))
 		gate.Open()
 		require.Len(t, f.succeeds(end).Files, 1)
+		require.Empty(t, f.rec.Previews(), "nor shown to the job that runs")
 	})
 	t.Run("tooling nodes", func(t *testing.T) {
 		f := setup(t, nil)

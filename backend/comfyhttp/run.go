@@ -42,6 +42,7 @@ type run struct {
 	upSince  time.Time
 	linked   bool // a socket is open
 	lastSign time.Time
+	told     time.Time // when the recorder was last told of progress
 
 	failing   time.Time // since when the server has not answered
 	refusing  time.Time // since when it has refused
@@ -143,7 +144,7 @@ func (r *run) submit(ctx context.Context, paths map[string]string) (doubtful boo
 	if err := r.sendInputs(ctx, paths); err != nil {
 		return false, r.clean(ctx, err)
 	}
-	body, err := comfyui.Body(r.p, r.plan, paths)
+	body, err := comfyui.Body(r.p, r.plan, paths, r.b.o.Previews)
 	if err != nil {
 		return false, r.clean(ctx, err)
 	}

@@ -25,7 +25,7 @@ const (
 
 // event is what the socket tells the run.
 type event struct {
-	kind  string // "up" and "down" of the socket, "frame", or ComfyUI's own name
+	kind  string // "up" and "down" of the socket, "frame", "preview", or ComfyUI's own name
 	note  comfyui.Note
 	frame frame
 }
@@ -35,6 +35,14 @@ type frame struct {
 	node string
 	data []byte
 	ext  string // ".png" or ".jpg"
+	own  bool   // it says that it is our prompt's
+}
+
+func (f frame) contentType() string {
+	if f.ext == ".jpg" {
+		return "image/jpeg"
+	}
+	return "image/png"
 }
 
 // socket is the WebSocket of one prompt. It reopens itself until its context ends.
@@ -161,8 +169,9 @@ func (k *socket) guard(ctx context.Context, cancel func(), conn *websocket.Conn)
 
 func (k *socket) read(ctx context.Context, conn *websocket.Conn) (heard bool) {
 	var (
-		executing string // the node of ours that runs, for frames that do not say theirs
-		lastState time.Time
+		executing   string // the node of ours that runs, for frames that do not say theirs
+		lastState   time.Time
+		lastPreview time.Time
 	)
 	for {
 		kind, data, err := conn.Read(ctx)
@@ -176,7 +185,15 @@ func (k *socket) read(ctx context.Context, conn *websocket.Conn) (heard bool) {
 			}
 		}
 		if kind == websocket.MessageBinary {
-			if f, ok := k.frame(data, executing); ok && !k.send(ctx, event{kind: "frame", frame: f}) {
+			f, ok := k.frame(data, executing)
+			e := event{kind: "frame", frame: f}
+			if ok && !k.wanted(f.node) { // a sampler's, one for each step: some of them are enough
+				e.kind, ok = "preview", f.own && time.Since(lastPreview) >= k.s.t.preview
+				if ok {
+					lastPreview = time.Now()
+				}
+			}
+			if ok && !k.send(ctx, e) {
 				return heard
 			}
 			continue
@@ -232,7 +249,8 @@ func (k *socket) parse(data []byte) (event, bool) {
 	}
 }
 
-// frame reads a binary message. The images of samplers are previews, and nobody wants them.
+// frame reads a binary message: an image that is an output where its node is wanted, and a sampler's preview otherwise.
+// One that does not say whose it is may be anybody's, and so is nobody's preview.
 func (k *socket) frame(data []byte, executing string) (frame, bool) {
 	if len(data) < 8 {
 		return frame{}, false
@@ -256,12 +274,12 @@ func (k *socket) frame(data []byte, executing string) (frame, bool) {
 		if json.Unmarshal(rest[:second], &meta) != nil || meta.PromptID != k.id {
 			return frame{}, false
 		}
-		f.node, f.data = meta.NodeID, rest[second:]
+		f.node, f.data, f.own = meta.NodeID, rest[second:], true
 		if strings.Contains(meta.Type, "jpeg") {
 			f.ext = ".jpg"
 		}
 	default:
 		return frame{}, false
 	}
-	return f, f.node != "" && k.wanted(f.node) && len(f.data) > 0
+	return f, f.node != "" && len(f.data) > 0
 }

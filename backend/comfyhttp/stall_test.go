@@ -69,7 +69,7 @@ func TestStall(t *testing.T) {
 		f, stalls := begin(t)
 		f.s.Poison()
 		stranger := f.prompt(solid(1))
-		body, err := comfyui.Body(stranger, comfyui.NewPlan(stranger.Graph, nil), nil)
+		body, err := comfyui.Body(stranger, comfyui.NewPlan(stranger.Graph, nil), nil, false)
 		require.NoError(t, err)
 		_, err = f.b.servers[0].call(t.Context(), time.Second, "POST", "/prompt", body)
 		require.NoError(t, err)

@@ -35,6 +35,7 @@ type timing struct {
 
 	stall    time.Duration // where the prompt names no limit
 	progress time.Duration // between two updates to the recorder
+	preview  time.Duration // between two previews
 	cancel   time.Duration // between two looks while a prompt is being stopped
 	giveUp   time.Duration // for stopping a stalled or half-refused prompt
 }
@@ -47,7 +48,7 @@ func defaultTiming() timing {
 		queueQuiet: 15 * time.Second, queueBlind: 2 * time.Second, absent: 500 * time.Millisecond,
 		refused: 8 * time.Second, hung: time.Minute, rest: 15 * time.Second,
 		socketReady: 2 * time.Second, socketAgain: 250 * time.Millisecond, ping: 15 * time.Second, deaf: 30 * time.Second,
-		frames: 5 * time.Second, stall: 10 * time.Minute, progress: 100 * time.Millisecond,
+		frames: 5 * time.Second, stall: 10 * time.Minute, progress: 100 * time.Millisecond, preview: 250 * time.Millisecond,
 		cancel: 100 * time.Millisecond, giveUp: 15 * time.Second,
 	}
 }

@@ -21,6 +21,10 @@ const InputRoot = "comfyd"
 // may be gone. Everything before it stays cached.
 const tag = "_comfyd"
 
+// askPreviews asks for the cheap kind: for each step a product with a small matrix, and a JPEG of at most 512 pixels a
+// side.
+const askPreviews = `"preview_method":"auto"`
+
 var (
 	safeJob    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 	unsafeName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
@@ -46,8 +50,8 @@ func InputPath(job string, in backend.Input) string {
 }
 
 // Body makes the body of POST /prompt. Nothing in it is the client's but the graph and the PNG info: other fields can
-// end ComfyUI's process.
-func Body(p *backend.Prompt, pl *Plan, paths map[string]string) ([]byte, error) {
+// end ComfyUI's process. A ComfyUI that knows no previews by prompt pays no heed to being asked for them.
+func Body(p *backend.Prompt, pl *Plan, paths map[string]string, previews bool) ([]byte, error) {
 	id, err := json.Marshal(p.ID)
 	if err != nil {
 		return nil, err
@@ -68,7 +72,13 @@ func Body(p *backend.Prompt, pl *Plan, paths map[string]string) ([]byte, error) 
 	b.WriteString(`,"client_id":`) // always: without one ComfyUI 0.3.75 answers a cached prompt with no outputs
 	b.Write(id)
 	b.WriteString(`,"extra_data":{`)
+	if previews {
+		b.WriteString(askPreviews)
+	}
 	if info != nil {
+		if previews {
+			b.WriteByte(',')
+		}
 		b.WriteString(`"extra_pnginfo":`)
 		b.Write(info)
 	}

@@ -44,7 +44,7 @@ func TestTextsAreNotFiles(t *testing.T) {
 	require.NoError(t, err)
 	p := NewPlan(g, nil)
 	p.IsText = func(_, input string) bool { return input != "image" && input != "images" && input != "source" }
-	body, err := Body(&backend.Prompt{ID: "id", Graph: g}, p, map[string]string{"cat": "comfyd/job/1_cat", "dog.png": "comfyd/job/2_dog.png"})
+	body, err := Body(&backend.Prompt{ID: "id", Graph: g}, p, map[string]string{"cat": "comfyd/job/1_cat", "dog.png": "comfyd/job/2_dog.png"}, false)
 	require.NoError(t, err)
 	var posted struct {
 		Prompt map[string]struct{ Inputs map[string]any }

@@ -25,7 +25,20 @@ func (b *Backend) command(python string, cpu bool) []string {
 	if cpu {
 		c = append(c, "--cpu")
 	}
+	if b.asksPreviews() {
+		c = append(c, previewArg, "auto") // 0.3.75 cannot be asked by prompt
+	}
 	return append(c, b.o.Args...)
+}
+
+// previewArg is the argument by which a person chooses what samplers show on the way.
+const previewArg = "--preview-method"
+
+func (b *Backend) asksPreviews() bool {
+	return b.o.Previews && !slices.ContainsFunc(b.o.Args, func(arg string) bool {
+		name, _, _ := strings.Cut(arg, "=")
+		return name == previewArg
+	})
 }
 
 // python finds the interpreter that has ComfyUI's packages: for a ComfyUI that we have installed, the one of the

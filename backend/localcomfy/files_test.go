@@ -93,6 +93,19 @@ func TestDeviceArgs(t *testing.T) {
 	require.Contains(t, b.command("python", true), "--cpu")
 }
 
+// TestPreviewArgs: a person's own choice of previews stands.
+func TestPreviewArgs(t *testing.T) {
+	b := &Backend{o: Options{Dir: "/c"}, data: "/d"}
+	require.NotContains(t, b.command("python", false), previewArg)
+	b.o.Previews = true
+	require.Contains(t, strings.Join(b.command("python", false), " "), previewArg+" auto")
+	for _, args := range [][]string{{previewArg, "taesd"}, {previewArg + "=none"}} {
+		b.o.Args = args
+		require.Equal(t, 1, strings.Count(strings.Join(b.command("python", false), " "), previewArg))
+		require.False(t, b.asksPreviews())
+	}
+}
+
 func TestGPUWithATorchForTheCPU(t *testing.T) {
 	tools := t.TempDir()
 	script := func(name, body string) {

@@ -39,6 +39,8 @@ type Options struct {
 	Port int
 	// Args are more arguments for main.py. "--cpu" is added where no GPU is found, unless Args chooses a device.
 	Args []string
+	// Previews asks for a picture of what samplers have so far, unless Args has a "--preview-method" of its own.
+	Previews bool
 	// StartTimeout is how long ComfyUI may take until it answers; 0 means 10 minutes.
 	StartTimeout time.Duration
 	// StallTimeout is how long it may then give no answer at all before it is started anew; 0 means 10 minutes. A
@@ -116,6 +118,7 @@ func start(ctx context.Context, o Options, t timing) (_ *Backend, err error) {
 		URLs:          []string{b.server},
 		Remover:       b.removeFiles,
 		OnStall:       b.stalled,
+		Previews:      b.asksPreviews(),
 		ProbeInterval: t.probe,
 		Log:           o.Log,
 	})

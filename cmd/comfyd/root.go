@@ -72,6 +72,9 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 		for _, k := range c.Payload {
 			hide = append(hide, base64.StdEncoding.EncodeToString(k.Secret))
 		}
+		for _, s := range c.WebhookSecrets {
+			hide = append(hide, s.Value)
+		}
 		log := logs.New(logs.Options{Level: c.LogLevel, Format: c.LogFormat, Out: os.Stderr, Hide: append(hide, c.SigningKey, c.MetricsKey, c.Codec)})
 		for _, line := range c.Unknown {
 			log.Warn(line)

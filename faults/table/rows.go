@@ -11,6 +11,7 @@ type row struct {
 
 var rows = []row{
 	{id: "F1", fault: "the API is killed while submissions come in", ours: []string{"TestF01"}},
+	{id: "F2", fault: "the API is killed while clients listen and wait", ours: []string{"TestF02"}},
 	{id: "F3", fault: "the worker is killed in mid-job", ours: []string{"TestF03"}},
 	{id: "F4", fault: "the worker is killed after the GPU's end, before the upload", ours: []string{"TestF04"}},
 	{id: "F5", fault: "everything, or a separate Temporal, is killed under load", ours: []string{"TestF05"}},
@@ -24,6 +25,8 @@ var rows = []row{
 		others: map[string][]string{"workflows": {"TestStoreAwayForTooLong"}}},
 	{id: "F13", fault: "the disk is full", ours: []string{"TestF13"}, others: map[string][]string{"store": {"TestDiskFull"}}},
 	{id: "F14", fault: "the same submission again, and another under its key", ours: []string{"TestF14"}},
+	{id: "F15", fault: "a webhook's receiver is down, slow, gone, moved or broken; everything is killed meanwhile", ours: []string{"TestF15"},
+		others: map[string][]string{"workflows": {"TestWebhookSchedule"}, "api": {"TestWebhookGone"}}},
 	{id: "F16", fault: "the worker is paused; clocks differ", ours: []string{"TestF16"}, others: map[string][]string{"api": {"TestLinks"}, "activities": {"TestAWrongClockIsSaidOnce"}}},
 	{id: "F17", fault: "cancel: racing the end, a DELETE, in the queue, twice", ours: []string{"TestF17"},
 		others: map[string][]string{"internal/app": {"TestDeleteRacesCancel"}}},
@@ -31,6 +34,8 @@ var rows = []row{
 	{id: "F19", fault: "the same workflow again, all cached", ours: []string{"TestF19"}},
 	{id: "F21", fault: "bodies that are too large, or lie about their size", ours: []string{"TestF21"}},
 	{id: "F24", fault: "slow clients", ours: []string{"TestF24"}},
+	{id: "F26", fault: "a webhook's address leads into the network here", ours: []string{"TestF26"},
+		others: map[string][]string{"internal/webhook": {"TestNoPrivateAddress"}, "internal/outbound": {"TestCheck", "TestDial"}}},
 	{id: "F29", fault: "a valid graph that needs more memory than there is", ours: []string{"TestF29"}},
 	{id: "F32", fault: "old histories on new code", others: map[string][]string{
 		"workflows": {"TestReplayStoredHistories"}, "internal/app": {"TestReplay"}}},

@@ -23,7 +23,7 @@ import (
 	"github.com/comfyd/comfyd/internal/codec"
 	"github.com/comfyd/comfyd/internal/config"
 	"github.com/comfyd/comfyd/internal/disk"
-	"github.com/comfyd/comfyd/internal/outbound"
+	"github.com/comfyd/comfyd/internal/live"
 	"github.com/comfyd/comfyd/internal/telemetry"
 	"github.com/comfyd/comfyd/store"
 	"github.com/comfyd/comfyd/worker"
@@ -129,6 +129,10 @@ func (a *App) Start(ctx context.Context) (err error) {
 	if err := a.own(ctx, blobs); err != nil {
 		return err
 	}
+	hub, err := a.openHub(ctx)
+	if err != nil {
+		return err
+	}
 	backends, err := a.backends(ctx)
 	if err != nil {
 		return err
@@ -142,14 +146,14 @@ func (a *App) Start(ctx context.Context) (err error) {
 	}
 	if a.role != API {
 		w := worker.New(worker.Options{
-			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Limits: limits, Log: a.log,
-			ChildTenant: a.config.Children(),
-			Converter:   a.codec.Converter(),
-			Sweep:       worker.SweepOptions{Namespace: a.namespace, Store: blobs},
-			GoneAfter:   time.Duration(a.config.PoolTimeout),
-			Deployment:  worker.Deployment{Name: a.config.Deployment, BuildID: cmp.Or(a.config.BuildID, a.version)},
-			Drain:       func(p backend.Pool) time.Duration { return a.config.Drain(p.Kind) },
-			Fatal:       func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
+			Client: a.workers, Backends: backends, Store: blobs, Publisher: publisher, Directory: directory, Live: hub, Limits: limits, Log: a.log,
+			ChildTenant: a.config.Children(), Callable: a.outbound().Check,
+			Converter:  a.codec.Converter(),
+			Sweep:      worker.SweepOptions{Namespace: a.namespace, Store: blobs},
+			GoneAfter:  time.Duration(a.config.PoolTimeout),
+			Deployment: worker.Deployment{Name: a.config.Deployment, BuildID: cmp.Or(a.config.BuildID, a.version)},
+			Drain:      func(p backend.Pool) time.Duration { return a.config.Drain(p.Kind) },
+			Fatal:      func(err error) { a.fail(fmt.Errorf("the worker has stopped: %w", err)) },
 		})
 		if err := w.Start(); err != nil {
 			return err
@@ -159,7 +163,7 @@ func (a *App) Start(ctx context.Context) (err error) {
 		a.sampleBackends(backends)
 	}
 	if a.role != Worker {
-		return a.serve(temporal, blobs, directory, limits)
+		return a.serve(temporal, blobs, directory, hub, limits)
 	}
 	return nil
 }
@@ -220,19 +224,23 @@ func (a *App) listen() error {
 	return nil
 }
 
-func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *catalog.Directory, limits activities.Limits) error {
+func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *catalog.Directory, hub *live.Hub, limits activities.Limits) error {
 	var keys []api.Key
 	for _, k := range a.config.Keys {
 		keys = append(keys, api.Key{Tenant: k.Tenant, Secret: k.Secret})
 	}
+	sender := a.sender()
 	s, err := api.New(api.Options{
 		Temporal: starter{Client: temporal, workers: a.workers}, EagerStart: a.worker != nil && a.config.Deployment == "",
 		Namespace: a.namespace, NamespaceID: a.namespaceID, Store: blobs, Catalogs: directory,
 		Keys: keys, DefaultTenant: a.config.Children(), SigningKey: a.config.Signing,
+		Webhooks: sender, DefaultWebhooks: a.config.Webhooks,
 		PublicURL: a.config.PublicURL, LinkURL: a.linkURL(), TrustedProxies: a.config.TrustedProxies, CORSOrigins: a.config.CORSOrigins,
+		TemporalUI: a.temporalUI(), KeyFile: a.config.KeyFile(),
 		Converter: a.codec.Converter(), CodecServer: a.codecServer(),
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
-		Outbound: outbound.New(a.config.PrivateNetworks), BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
+		MaxEventStreamsPerTenant: a.config.MaxEventStreamsPerTenant, Live: hub,
+		Outbound: a.outbound(), BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
 		Retention: a.retention, Version: a.version, Log: a.log,
 		Metrics: a.metricsOfAPI(), Observed: a.telemetry.Request, Tracer: a.tracerOfAPI(),
 	})
@@ -252,7 +260,7 @@ func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *c
 		a.note("stopping the API", s.Shutdown(ctx))
 		<-served
 	})
-	return nil
+	return a.deliver(s)
 }
 
 // disks are the file systems that this process fills: the embedded Temporal's, and the store's where it is a folder.

@@ -36,14 +36,14 @@ func (a *App) open(ctx context.Context, kind string) (backend.Backend, error) {
 	case "local":
 		return localcomfy.Start(ctx, localcomfy.Options{
 			Dir: a.config.ComfyDir, DataDir: a.config.DataDir, Python: a.config.ComfyPython, Args: a.config.ComfyArgs,
-			StallTimeout: time.Duration(a.config.StallTimeout), Log: a.log,
+			Previews: a.config.Previews, StallTimeout: time.Duration(a.config.StallTimeout), Log: a.log,
 		})
 	case "modal":
 		return modal.New(modal.Options{
 			App: a.config.ModalApp, Environment: a.config.ModalEnv, GPUs: a.config.ModalGPUs, Slots: a.config.ModalSlots, Log: a.log, SDKLog: slog.New(logs.Slog(a.log)),
 		})
 	default: // "url": config allows nothing else
-		return comfyhttp.New(comfyhttp.Options{Pool: backend.Pool{Name: urlPool(a.config), Kind: "url"}, URLs: a.config.ComfyURLs, Log: a.log})
+		return comfyhttp.New(comfyhttp.Options{Pool: backend.Pool{Name: urlPool(a.config), Kind: "url"}, URLs: a.config.ComfyURLs, Previews: a.config.Previews, Log: a.log})
 	}
 }
 

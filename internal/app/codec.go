@@ -47,3 +47,11 @@ func (a *App) linkURL() string {
 	}
 	return "http://" + a.Address()
 }
+
+// temporalUI is where a person finds Temporal's pages: where the settings say, or the embedded ones.
+func (a *App) temporalUI() string {
+	if a.config.TemporalUIURL == "" && a.TemporalUI != "" {
+		return "http://" + a.TemporalUI
+	}
+	return a.config.TemporalUIURL
+}

@@ -211,6 +211,7 @@ func filters(t *testing.T, d *double, ids map[string]string) {
 		"no pool found yet":                    {"child"},
 		"out of memory, since a day":           {"failed"},
 		"failed, and it is the operator's":     {},
+		"whose receiver was not told":          {},
 		"of a tenant, failed":                  {"failed"},
 		"with a label":                         {"good", "failed", "retried", "running"},
 		"with one of two labels":               {"good", "failed", "retried", "running"},

@@ -195,6 +195,12 @@ func (a *App) sampleJobs(temporal client.Client, directory *catalog.Directory, s
 		},
 	})
 	a.telemetry.Sample(telemetry.Gauge{
+		Name: "comfyd_event_streams", Help: "Clients that listen to the events of a job at this API.",
+		Ask: func(context.Context) ([]telemetry.Sample, error) {
+			return []telemetry.Sample{{Value: float64(s.EventStreams())}}, nil
+		},
+	})
+	a.telemetry.Sample(telemetry.Gauge{
 		Name: "comfyd_disk_free_bytes", Help: "Room on the disks of the data folder and of a store that is a folder.", Labels: []string{"what"},
 		Ask: func(ctx context.Context) (all []telemetry.Sample, _ error) {
 			for what, free := range a.disks().Free(ctx) {

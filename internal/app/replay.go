@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/config"
@@ -37,7 +38,7 @@ type Replay struct {
 // ErrDiverges says that a job of the cluster would not go on with this build.
 var ErrDiverges = errors.New("this build would not carry on as the jobs' histories say")
 
-// ReplayJobs replays the open and the recent jobs and sweeps of the cluster of TEMPORAL_ADDRESS on this build's code, each from
+// ReplayJobs replays the open and the recent jobs, webhooks and sweeps of the cluster of TEMPORAL_ADDRESS on this build's code, each from
 // its history, and changes nothing there. It fails with ErrDiverges when one does not fit.
 func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 	temporal, _, err := dial(ctx, c, r.Log)
@@ -59,7 +60,7 @@ func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 	workflows.Register(replayer)
 	silent := logrus.New() // each failure is told once, by us
 	silent.SetOutput(io.Discard)
-	ours := "WorkflowType IN (" + visibility.Quote(comfy.WorkflowName) + ", " + visibility.Quote(workflows.SweepName) + ")"
+	ours := "WorkflowType IN (" + visibility.Quote(comfy.WorkflowName) + ", " + visibility.Quote(comfy.WebhookWorkflowName) + ", " + visibility.Quote(workflows.SweepName) + ")"
 	type part struct {
 		query string
 		limit int
@@ -89,7 +90,9 @@ func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 			if err != nil {
 				return err
 			}
-			if err := replayer.ReplayWorkflowHistory(logs.Temporal(silent), h); err != nil {
+			// What a job starts is named after it.
+			original := worker.ReplayWorkflowHistoryOptions{OriginalExecution: workflow.Execution{ID: e.GetWorkflowId(), RunID: e.GetRunId()}}
+			if err := replayer.ReplayWorkflowHistoryWithOptions(logs.Temporal(silent), h, original); err != nil {
 				bad++
 				fmt.Fprintf(r.Out, "%s (run %s): %v\n", e.GetWorkflowId(), e.GetRunId(), err)
 				continue

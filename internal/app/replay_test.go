@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/api/history/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/comfyd/comfyd/comfy"
@@ -33,12 +34,13 @@ type ends struct {
 // them, for workflows/testdata: once for each release (scripts/histories.sh).
 func TestReplay(t *testing.T) {
 	e := &ends{t: t, ids: map[string]string{}, shared: "file://" + t.TempDir()}
-	e.double = onDouble(t, map[string]string{"COMFYD_STORE_URL": e.shared, "COMFYD_SITE": "here", "COMFYD_POOL_TIMEOUT": "5s"})
+	e.double = onDouble(t, map[string]string{"COMFYD_STORE_URL": e.shared, "COMFYD_SITE": "here", "COMFYD_POOL_TIMEOUT": "5s", "COMFYD_PRIVATE_NETWORKS": "127.0.0.1/32"})
 	e.c = e.temporal()
 	e.own()
 	e.twice()
 	e.child()
 	e.away()
+	e.told()
 	e.sweep()
 	e.ids["sweep"] = sweepID
 
@@ -53,7 +55,7 @@ func TestReplay(t *testing.T) {
 			}
 			require.Equal(t, map[string]int{"stopped": 1}[name], stops,
 				"where the activity that ran the prompt has stopped it, nobody need do so again")
-			replay(t, name, h)
+			replay(t, name, id, h)
 		})
 	}
 }
@@ -161,11 +163,25 @@ func (e *ends) away() {
 	e.is(stopped, 1, "FAILED", "canceled")
 }
 
-func replay(t *testing.T, name string, h *history.History) {
+// told is a job with a webhook, and the workflow of that, whose second attempt succeeds.
+func (e *ends) told() {
+	r := newHookReceiver(e.t)
+	r.secret = e.do("GET", "/webhooks/secret", nil).body["secrets"].([]any)[0].(string)
+	r.be(true)
+	id := e.job("told", map[string]any{"workflow": graph(30, "replay"), "webhook_url": r.URL})
+	e.is(id, 1, "COMPLETED", "")
+	r.tried(id, 1)
+	r.be(false)
+	r.told(id, 1)
+	e.webhookIs(id, "delivered")
+	e.ids["webhook"] = comfy.WebhookWorkflowID(id)
+}
+
+func replay(t *testing.T, name, id string, h *history.History) {
 	t.Helper()
 	r := worker.NewWorkflowReplayer()
 	workflows.Register(r)
-	require.NoError(t, r.ReplayWorkflowHistory(nil, h))
+	require.NoError(t, r.ReplayWorkflowHistoryWithOptions(nil, h, worker.ReplayWorkflowHistoryOptions{OriginalExecution: workflow.Execution{ID: id}}))
 	if dir := os.Getenv("COMFYD_RECORD_HISTORIES"); dir != "" {
 		raw, err := protojson.MarshalOptions{Indent: " "}.Marshal(h)
 		require.NoError(t, err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/editor"
 )
 
 // Catalog is the node classes of one ComfyUI. It never changes, and is safe for concurrent use.
@@ -35,6 +36,7 @@ type class struct {
 	plain bool
 	// fixed says that the list of outputs is what it shows; those from elsewhere may take any number.
 	fixed bool
+	drawn *editor.Class // as the editor draws it; nil where that cannot be read
 	// raw is the class as it came.
 	raw json.RawMessage
 }
@@ -100,6 +102,7 @@ func parseClass(name string, raw json.RawMessage) (cl *class, aliases bool) {
 		return cl, false
 	}
 	cl.output = info.OutputNode
+	cl.drawn = editor.ParseClass(name, raw)
 	cl.plain = info.PythonModule == "nodes" || strings.HasPrefix(info.PythonModule, "comfy_extras.")
 	cl.fixed = cl.plain || strings.HasPrefix(info.PythonModule, "comfy_api_nodes.")
 	for _, out := range info.Output {

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/editor"
 )
 
 // fixture is a made-up /object_info, in the shape of 0.3.75's, that knows the classes of the corpus.
@@ -93,8 +95,22 @@ func (e entry) uploads(t testing.TB) (names []string) {
 	return names
 }
 
+// converted is a workflow in API format, also where the corpus has it as the editor saves it.
+func converted(c *Catalog, workflow []byte) ([]byte, error) {
+	_, err := comfy.ParseGraph(workflow)
+	var other *comfy.GraphError
+	if errors.As(err, &other) && other.File != nil {
+		return editor.Convert(other.File, c, editor.Options{Pick: func(int) int { return 0 }})
+	}
+	return workflow, nil
+}
+
 // verdict is what comfyd says of a workflow before it is run.
 func verdict(c *Catalog, workflow []byte, inputs []string) string {
+	workflow, err := converted(c, workflow)
+	if err != nil {
+		return err.Error()
+	}
 	g, err := comfy.ParseGraph(workflow)
 	if err != nil {
 		return err.Error()

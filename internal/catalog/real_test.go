@@ -123,6 +123,8 @@ func TestRealCorpus(t *testing.T) {
 		if e.Poison || e.Slow {
 			continue
 		}
+		workflow, err = converted(c, workflow)
+		require.NoError(t, err)
 		refused, answer := r.refuses(workflow)
 		require.Equal(t, refused, why != "", "%s: ComfyUI answers %s, we say %q", e.Name, answer, why)
 	}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -105,10 +106,11 @@ func Usage(err error) error { return &usageError{err} }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// Commands are submit, status, cancel, models and nodes.
+// Commands are submit, status, cancel, models, nodes and webhooks.
 func Commands(env Env) []*cobra.Command {
-	commands := []*cobra.Command{submitCommand(env), statusCommand(env), cancelCommand(env), modelsCommand(env), nodesCommand(env)}
-	for _, c := range commands {
+	webhooks := webhooksCommand(env)
+	commands := []*cobra.Command{submitCommand(env), statusCommand(env), cancelCommand(env), modelsCommand(env), nodesCommand(env), webhooks}
+	for _, c := range slices.Concat(commands, webhooks.Commands()) {
 		c.SilenceUsage = true
 		c.SetIn(env.In)
 		c.SetOut(env.Out)

@@ -50,6 +50,9 @@ func readWorkflow(in io.Reader, name string) (workflow json.RawMessage, dir stri
 }
 
 func parseGraph(workflow json.RawMessage) graph {
+	if g := parseSaved(workflow); g != nil {
+		return g
+	}
 	var nodes map[string]json.RawMessage
 	if json.Unmarshal(workflow, &nodes) != nil {
 		return nil

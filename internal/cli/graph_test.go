@@ -53,7 +53,7 @@ func TestSubmitRandomSeed(t *testing.T) {
 	told := regexp.MustCompile(`seed of node 1 "The Sampler" \(KSampler\): (\d+)\n`).FindStringSubmatch(sh.err.String())
 	require.Len(t, told, 2)
 	require.Contains(t, string(s.Calls("POST /submit_workflow")[0].Body), `"seed":`+told[1]+`,"steps":4`)
-	require.Equal(t, 0, sh.run("submit", file(t, t.TempDir(), "w.json", `{"nodes":[],"links":[]}`), "--random-seed"))
+	require.Equal(t, 0, sh.run("submit", file(t, t.TempDir(), "w.json", `{"1":{"class_type":"A","inputs":{}}}`), "--random-seed"))
 	require.Contains(t, sh.err.String(), "has no seed that is a number")
 }
 

@@ -27,6 +27,7 @@ type submission struct {
 	randomSeed    bool
 	seeds         int
 	stripMetadata bool
+	webhook       string
 	noWait        bool
 	cancel        bool
 }
@@ -36,7 +37,8 @@ func submitCommand(env Env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "submit FILE|-",
 		Short: "Run a ComfyUI workflow and write what it makes",
-		Long: `Submit a workflow in ComfyUI's API format (menu "Export (API)"), wait for it, and write its images, files and texts.
+		Long: `Submit a workflow, wait for it, and write its images, files and texts. It is taken in ComfyUI's API format (menu
+"Export (API)"), and as the editor saves it (menu "Save"), which the server converts where it can do so safely.
 
 Files that the workflow names (pictures, video, audio, latents, 3D models) and that lie in the workflow's folder or in
 the current one are uploaded first; each is told. Nothing else ever is: give other files with --image.
@@ -65,6 +67,7 @@ The paths of what was written go to standard output, one a line; all else goes t
 	f.BoolVar(&s.randomSeed, "random-seed", false, "give each input seed or noise_seed that is a number a random one below 2^32, and tell which")
 	f.IntVar(&s.seeds, "seeds", 0, "run it so many times at once, up to 100, each a job of its own with other seeds, and tell which")
 	f.BoolVar(&s.stripMetadata, "strip-metadata", false, "leave the workflow out of the images")
+	f.StringVar(&s.webhook, "webhook", "", "an https address that is told how the job has ended: docs/webhooks.md")
 	f.BoolVar(&s.noWait, "no-wait", false, "print the job's id and leave")
 	f.BoolVar(&s.cancel, "cancel-on-interrupt", false, "Ctrl-C cancels the job without asking")
 	f.BoolVarP(&s.cancel, "yes", "y", false, "the same as --cancel-on-interrupt")
@@ -79,7 +82,7 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 	defer stop()
 	req := client.SubmitRequest{
 		TimeoutSeconds: int((s.timeout + time.Second - 1) / time.Second),
-		Priority:       s.priority, Backend: s.backend, StripMetadata: s.stripMetadata,
+		Priority:       s.priority, Backend: s.backend, StripMetadata: s.stripMetadata, WebhookURL: s.webhook,
 	}
 	switch {
 	case s.timeout < 0:
@@ -100,6 +103,9 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 	screen := newScreen(env)
 	g := parseGraph(workflow)
 	if s.randomSeed {
+		if parseSaved(workflow) != nil {
+			return usagef("--random-seed: seeds have no names in the format that the editor saves; export the workflow with \"Export (API)\"")
+		}
 		var seeds []seed
 		if workflow, seeds, err = randomSeeds(workflow); err != nil {
 			return err

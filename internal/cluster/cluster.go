@@ -73,7 +73,7 @@ func (c *Cluster) all() []*Process {
 
 // prepare turns services into processes.
 func (c *Cluster) prepare(vars []string) {
-	ports := freePorts(c.tb, 17)
+	ports := freePorts(c.tb, 19)
 	at := func(i int) string { return "127.0.0.1:" + ports[i] }
 	secrets := filepath.Join(c.dir, "secrets")
 	must(c.tb, exec.Command(filepath.Join(Root(), "deploy", "secrets.sh"), secrets).Run(), "deploy/secrets.sh")
@@ -97,8 +97,8 @@ func (c *Cluster) prepare(vars []string) {
 		"api-1": {"COMFYD_LISTEN": at(11), "COMFYD_METRICS_LISTEN": at(13)},
 		"api-2": {"COMFYD_LISTEN": at(12), "COMFYD_METRICS_LISTEN": at(14)},
 
-		"worker-1": {"COMFYD_METRICS_LISTEN": at(15)},
-		"worker-2": {"COMFYD_METRICS_LISTEN": at(16)},
+		"worker-1": {"COMFYD_METRICS_LISTEN": at(15), "COMFYD_EVENTS_LISTEN": at(17)},
+		"worker-2": {"COMFYD_METRICS_LISTEN": at(16), "COMFYD_EVENTS_LISTEN": at(18)},
 	}
 	replace := strings.NewReplacer(
 		"/run/secrets/", secrets+"/", "/etc/comfyd/", filepath.Join(Root(), "deploy")+"/",

@@ -44,9 +44,14 @@ func (c *Config) check() error {
 	for _, n := range []struct {
 		name string
 		n    int
-	}{{"COMFYD_MAX_OPEN_JOBS", c.MaxOpenJobs}, {"COMFYD_MAX_OPEN_JOBS_PER_TENANT", c.MaxOpenJobsPerTenant}} {
+		what string
+	}{
+		{"COMFYD_MAX_OPEN_JOBS", c.MaxOpenJobs, "jobs may wait and run at once"},
+		{"COMFYD_MAX_OPEN_JOBS_PER_TENANT", c.MaxOpenJobsPerTenant, "jobs may wait and run at once"},
+		{"COMFYD_MAX_EVENT_STREAMS_PER_TENANT", c.MaxEventStreamsPerTenant, "event streams may be open at once"},
+	} {
 		if n.n < 1 {
-			return &Error{n.name, strconv.Itoa(n.n), "1 or more: how many jobs may wait and run at once"}
+			return &Error{n.name, strconv.Itoa(n.n), "1 or more: how many " + n.what}
 		}
 	}
 	if c.ChildTenant != "" && !comfy.ValidTenant(c.ChildTenant) {
@@ -63,6 +68,9 @@ func (c *Config) check() error {
 	}
 	if c.PublicURL != "" && !isHTTP(c.PublicURL) {
 		return &Error{"COMFYD_PUBLIC_URL", c.PublicURL, "an address such as https://comfy.example.com"}
+	}
+	if c.TemporalUIURL != "" && !isHTTP(c.TemporalUIURL) {
+		return &Error{"COMFYD_TEMPORAL_UI_URL", c.TemporalUIURL, "an address such as https://temporal.example.com"}
 	}
 	for _, o := range c.CORSOrigins {
 		if u, err := url.Parse(o); o != "*" && (err != nil || !isHTTP(o) || o != u.Scheme+"://"+u.Host) {
@@ -178,6 +186,12 @@ func (c *Config) checkAddresses() error {
 	if c.MetricsListen != "" {
 		addresses["COMFYD_METRICS_LISTEN"] = c.MetricsListen
 	}
+	if c.EventsListen != "" {
+		if c.Embedded() {
+			return &Error{"COMFYD_EVENTS_LISTEN", c.EventsListen, "only with TEMPORAL_ADDRESS: in one process the API hears of the worker's prompts without it"}
+		}
+		addresses["COMFYD_EVENTS_LISTEN"] = c.EventsListen
+	}
 	if c.PprofListen != "" {
 		addresses["COMFYD_PPROF_LISTEN"] = c.PprofListen
 	}
@@ -187,7 +201,8 @@ func (c *Config) checkAddresses() error {
 		if err != nil {
 			return &Error{name, a, "host:port, such as 127.0.0.1:8080"}
 		}
-		if name != "COMFYD_LISTEN" && name != "COMFYD_METRICS_LISTEN" && !loopback(host) {
+		open := slices.Contains([]string{"COMFYD_LISTEN", "COMFYD_METRICS_LISTEN", "COMFYD_EVENTS_LISTEN"}, name)
+		if !open && !loopback(host) {
 			return &Error{name, a, "a loopback address: Temporal, its UI and the profiles have no login of their own here"}
 		}
 		if name == "COMFYD_LISTEN" && !loopback(host) && c.APIKeys == "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -27,15 +28,22 @@ type Config struct {
 	// PrivateNetworks may be called for inputs and webhooks that clients name, although they are not public.
 	PrivateNetworks Networks `env:"COMFYD_PRIVATE_NETWORKS"`
 
-	MaxOpenJobs          int  `env:"COMFYD_MAX_OPEN_JOBS" envDefault:"20000"`
-	MaxOpenJobsPerTenant int  `env:"COMFYD_MAX_OPEN_JOBS_PER_TENANT" envDefault:"10000"`
-	MinFreeDisk          Size `env:"COMFYD_MIN_FREE_DISK" envDefault:"1GiB"`
+	MaxOpenJobs          int `env:"COMFYD_MAX_OPEN_JOBS" envDefault:"20000"`
+	MaxOpenJobsPerTenant int `env:"COMFYD_MAX_OPEN_JOBS_PER_TENANT" envDefault:"10000"`
+	// MaxEventStreamsPerTenant is of one process; EventsListen is where a worker tells the APIs of other processes.
+	MaxEventStreamsPerTenant int    `env:"COMFYD_MAX_EVENT_STREAMS_PER_TENANT" envDefault:"1000"`
+	EventsListen             string `env:"COMFYD_EVENTS_LISTEN"`
+	Previews                 bool   `env:"COMFYD_PREVIEWS" envDefault:"true"`
+	MinFreeDisk              Size   `env:"COMFYD_MIN_FREE_DISK" envDefault:"1GiB"`
 
 	APIKeys     string `env:"COMFYD_API_KEYS"`
 	ChildTenant string `env:"COMFYD_CHILD_TENANT"`
 	SigningKey  string `env:"COMFYD_SIGNING_KEY"`
 	DataDir     string `env:"COMFYD_DATA_DIR" envDefault:"./data"`
 	StoreURL    string `env:"COMFYD_STORE_URL"`
+
+	WebhookSecretList string `env:"COMFYD_WEBHOOK_SECRETS"`
+	WebhookList       string `env:"COMFYD_WEBHOOKS"`
 
 	Backends    []string `env:"COMFYD_BACKEND" envDefault:"local"`
 	ComfyURLs   []string `env:"COMFYUI_URLS"`
@@ -65,6 +73,7 @@ type Config struct {
 	TemporalNamespace string `env:"TEMPORAL_NAMESPACE" envDefault:"default"`
 	TemporalListen    string `env:"COMFYD_TEMPORAL_LISTEN" envDefault:"127.0.0.1:7233"`
 	TemporalUIListen  string `env:"COMFYD_TEMPORAL_UI_LISTEN" envDefault:"127.0.0.1:8233"`
+	TemporalUIURL     string `env:"COMFYD_TEMPORAL_UI_URL"`
 
 	PayloadKeys  string   `env:"COMFYD_PAYLOAD_KEYS"`
 	CodecKey     string   `env:"COMFYD_CODEC_KEY"`
@@ -93,6 +102,9 @@ type Config struct {
 	Payload       []PayloadKey `env:"-"`
 	PlainPayloads bool         `env:"-"`
 	Codec         string       `env:"-"`
+	// Webhooks are told of the jobs of a tenant that name nobody themselves.
+	Webhooks       map[string]string `env:"-"`
+	WebhookSecrets []WebhookSecret   `env:"-"`
 	// Unknown are lines about variables that look like settings and are none, for the log.
 	Unknown []string `env:"-"`
 }
@@ -177,7 +189,10 @@ func Parse(vars map[string]string) (*Config, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	return c, c.payload()
+	if err := c.payload(); err != nil {
+		return nil, err
+	}
+	return c, c.webhooks()
 }
 
 func parse(vars map[string]string) (*Config, error) {
@@ -209,6 +224,9 @@ func explain(err error, vars map[string]string) error {
 			if errors.As(e, &p) {
 				name := variable(p.Name)
 				var number *strconv.NumError
+				if errors.As(p.Err, &number) && number.Func == "ParseBool" {
+					return &Error{Name: name, Value: vars[name], Allowed: "true or false"}
+				}
 				if errors.As(p.Err, &number) {
 					return &Error{Name: name, Value: vars[name], Allowed: "a whole number"}
 				}
@@ -230,6 +248,16 @@ func (c *Config) Children() string {
 
 // Embedded tells whether Temporal runs in this process.
 func (c *Config) Embedded() bool { return c.TemporalAddress == "" }
+
+// KeyFile is where the key lies that comfyd has made, empty where there is none, or where others than those on this
+// machine may reach the API.
+func (c *Config) KeyFile() string {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if c.APIKeys != "" || err != nil || !loopback(host) || c.PublicURL != "" || len(c.TrustedProxies) > 0 {
+		return ""
+	}
+	return filepath.Join(c.DataDir, keyFile)
+}
 
 // drainLocal is how long a stop waits for the prompts of a ComfyUI that stops with comfyd: most end within it, and service
 // managers wait longer.

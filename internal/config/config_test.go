@@ -50,6 +50,10 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		"retention":     {map[string]string{"COMFYD_RETENTION": "0s"}, []string{"COMFYD_RETENTION", "0s", "1h"}},
 		"open jobs":     {map[string]string{"COMFYD_MAX_OPEN_JOBS": "0"}, []string{"COMFYD_MAX_OPEN_JOBS", "0", "1 or more"}},
 		"of a tenant":   {map[string]string{"COMFYD_MAX_OPEN_JOBS_PER_TENANT": "-1"}, []string{"COMFYD_MAX_OPEN_JOBS_PER_TENANT", "-1", "1 or more"}},
+		"streams":       {map[string]string{"COMFYD_MAX_EVENT_STREAMS_PER_TENANT": "0"}, []string{"COMFYD_MAX_EVENT_STREAMS_PER_TENANT", "0", "1 or more", "streams"}},
+		"events":        {map[string]string{"TEMPORAL_ADDRESS": "t:7233", "COMFYD_STORE_URL": "s3://b", "COMFYD_EVENTS_LISTEN": "9465"}, []string{"COMFYD_EVENTS_LISTEN", "9465", "host:port"}},
+		"events in one": {map[string]string{"COMFYD_EVENTS_LISTEN": "127.0.0.1:9465"}, []string{"COMFYD_EVENTS_LISTEN", "TEMPORAL_ADDRESS"}},
+		"previews":      {map[string]string{"COMFYD_PREVIEWS": "some"}, []string{"COMFYD_PREVIEWS", "some", "true or false"}},
 		"free disk":     {map[string]string{"COMFYD_MIN_FREE_DISK": "some"}, []string{"COMFYD_MIN_FREE_DISK", "some", "1GiB"}},
 		"size":          {map[string]string{"COMFYD_BODY_LIMIT": "-1"}, []string{"COMFYD_BODY_LIMIT", "-1", "100MiB"}},
 		"listen":        {map[string]string{"COMFYD_LISTEN": "8080"}, []string{"COMFYD_LISTEN", "8080", "host:port"}},
@@ -57,6 +61,9 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		"temporal open": {map[string]string{"COMFYD_TEMPORAL_LISTEN": "0.0.0.0:7233"}, []string{"COMFYD_TEMPORAL_LISTEN", "loopback"}},
 		"profiles open": {map[string]string{"COMFYD_PPROF_LISTEN": ":6060"}, []string{"COMFYD_PPROF_LISTEN", ":6060", "loopback"}},
 		"store":         {map[string]string{"TEMPORAL_ADDRESS": "t:7233"}, []string{"COMFYD_STORE_URL", "s3://"}},
+		"secret":        {map[string]string{"COMFYD_WEBHOOK_SECRETS": "whsec_short"}, []string{"COMFYD_WEBHOOK_SECRETS", "(hidden)", "whsec_"}},
+		"webhook":       {map[string]string{"COMFYD_WEBHOOKS": "https://example.com/hook"}, []string{"COMFYD_WEBHOOKS", "(hidden)", "tenant="}},
+		"two webhooks":  {map[string]string{"COMFYD_WEBHOOKS": "a=https://example.com,a=https://example.com/b"}, []string{"COMFYD_WEBHOOKS", "one for each"}},
 		"drain":         {map[string]string{"COMFYD_DRAIN_TIMEOUT": "-1s"}, []string{"COMFYD_DRAIN_TIMEOUT", "-1s", "25h"}},
 		"deployment":    {map[string]string{"TEMPORAL_ADDRESS": "t:7233", "COMFYD_STORE_URL": "s3://b", "COMFYD_DEPLOYMENT": "my.app"}, []string{"COMFYD_DEPLOYMENT", "my.app", "dashes"}},
 		"embedded":      {map[string]string{"COMFYD_DEPLOYMENT": "comfyd"}, []string{"COMFYD_DEPLOYMENT", "comfyd", "TEMPORAL_ADDRESS"}},
@@ -69,6 +76,7 @@ func TestAWrongValueIsNamed(t *testing.T) {
 		"origin's path": {map[string]string{"COMFYD_CORS_ORIGINS": "https://app.example.com/"}, []string{"COMFYD_CORS_ORIGINS", "app.example.com/", "https://"}},
 		"proxy":         {map[string]string{"COMFYD_TRUSTED_PROXIES": "10.0.0.0/8,proxy"}, []string{"COMFYD_TRUSTED_PROXIES", "proxy", "10.0.0.0/8"}},
 		"networks":      {map[string]string{"COMFYD_PRIVATE_NETWORKS": "10.0.0.0/8,10.0.0.1"}, []string{"COMFYD_PRIVATE_NETWORKS", "10.0.0.1", "10.0.0.0/8,fd00::/8"}},
+		"temporal ui":   {map[string]string{"COMFYD_TEMPORAL_UI_URL": "temporal:8233"}, []string{"COMFYD_TEMPORAL_UI_URL", "temporal:8233", "https://"}},
 		"public url":    {map[string]string{"COMFYD_PUBLIC_URL": "comfy.example.com"}, []string{"COMFYD_PUBLIC_URL", "comfy.example.com", "https://"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,11 +27,11 @@ func (c *Config) payload() error {
 		return err
 	}
 	wrong := &Error{"COMFYD_PAYLOAD_KEYS", "(hidden)", "name:key, separated by commas, each key 32 bytes in base64 (openssl rand -base64 32), each name once, up to 32 letters, digits, dots and dashes; or @file. The first encrypts, all decrypt; `plain` in front encrypts nothing"}
-	entries := strings.FieldsFunc(held, func(r rune) bool { return r == ',' || r == ' ' })
-	if len(entries) > 0 && entries[0] == plainPayloads {
-		c.PlainPayloads, entries = true, entries[1:]
+	keys := entries(held)
+	if len(keys) > 0 && keys[0] == plainPayloads {
+		c.PlainPayloads, keys = true, keys[1:]
 	}
-	for _, entry := range entries {
+	for _, entry := range keys {
 		id, key, _ := strings.Cut(entry, ":")
 		secret, err := base64.StdEncoding.DecodeString(key)
 		if err != nil || len(secret) != 32 || !payloadKeyID.MatchString(id) ||

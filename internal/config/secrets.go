@@ -14,6 +14,9 @@ import (
 	"github.com/comfyd/comfyd/comfy"
 )
 
+// keyFile is the API key's name in the data folder.
+const keyFile = "api-key"
+
 // secrets reads the API keys and the signing key, or makes them.
 func (c *Config) secrets() error {
 	keys, err := indirect("COMFYD_API_KEYS", c.APIKeys)
@@ -21,7 +24,7 @@ func (c *Config) secrets() error {
 		return err
 	}
 	if keys == "" {
-		secret, err := c.made("api-key")
+		secret, err := c.made(keyFile)
 		if err != nil {
 			return err
 		}
@@ -52,7 +55,7 @@ func (c *Config) secrets() error {
 		return &Error{"COMFYD_SIGNING_KEY", "(hidden)", "32 characters or more; or @file"}
 	}
 	c.Signing = []byte(c.SigningKey)
-	return nil
+	return c.webhookTenants()
 }
 
 // indirect is the value of a setting that may be given as @file: what the file holds, its lines joined by commas.

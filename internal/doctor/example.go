@@ -111,6 +111,8 @@ func (l *last) Handle(_ context.Context, h backend.Handle) error { l.handle = &h
 
 func (l *last) Progress(backend.Update) {}
 
+func (l *last) Preview(backend.Preview) {}
+
 func (l *last) Store(context.Context, io.Reader) (comfy.Blob, error) {
 	return comfy.Blob{}, errors.New("no store here")
 }

@@ -56,6 +56,7 @@ type Server struct {
 	nan        bool
 	oldStop    bool
 	previews   bool
+	side       int // of previews
 	cut        int
 	user, pass string
 	step       time.Duration
@@ -78,7 +79,7 @@ type refusal struct {
 func New(tb testing.TB) *Server {
 	s := &Server{tb: tb, classes: builtin(), gates: map[string]*Gate{}, failures: map[string][2]string{}, refused: map[string]string{},
 		runs: map[string]int{}, nodeRuns: map[string]int{}, requests: map[string]int{}, changed: make(chan struct{}),
-		step: 2 * time.Millisecond, cut: -1}
+		step: 2 * time.Millisecond, side: 16, cut: -1}
 	s.wake = sync.NewCond(&s.mu)
 	s.forget()
 	s.files = map[string]map[string]*file{"input": {}, "output": {}, "temp": {}}

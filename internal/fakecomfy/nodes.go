@@ -110,19 +110,24 @@ func addNoise(_ *execution, _ string, in map[string]any) ([]any, map[string]any,
 	if err != nil {
 		return nil, nil, err
 	}
-	r := rand.New(rand.NewPCG(uint64(whole(in["seed"])), 1))
 	var out []image.Image
-	for _, m := range from {
-		n := image.NewNRGBA(m.Bounds())
-		for i := range n.Pix {
-			n.Pix[i] = byte(r.Uint32()) | 1
-		}
-		for i := 3; i < len(n.Pix); i += 4 {
-			n.Pix[i] = 255
-		}
-		out = append(out, n)
+	for i, m := range from {
+		out = append(out, noise(m.Bounds(), uint64(whole(in["seed"]))+uint64(i)))
 	}
 	return []any{out}, nil, nil
+}
+
+// noise is a picture that nothing makes smaller.
+func noise(r image.Rectangle, seed uint64) image.Image {
+	random := rand.New(rand.NewPCG(seed, 1))
+	n := image.NewNRGBA(r)
+	for i := range n.Pix {
+		n.Pix[i] = byte(random.Uint32()) | 1
+	}
+	for i := 3; i < len(n.Pix); i += 4 {
+		n.Pix[i] = 255
+	}
+	return n
 }
 
 func images(v any) ([]image.Image, *raised) {
@@ -211,13 +216,13 @@ func decodeTiled(x *execution, id string, in map[string]any) ([]any, map[string]
 		return nil, nil, &raised{"TypeError", "no latent"}
 	}
 	x.s.mu.Lock()
-	step, previews := x.s.step, x.s.previews
+	step, previews, side := x.s.step, x.s.previews, x.s.side
 	x.s.mu.Unlock()
 	steps := max(l.w/tile, 1) * max(l.h/tile, 1)
 	tick := time.NewTicker(step)
 	defer tick.Stop()
 	var preview bytes.Buffer
-	_ = jpeg.Encode(&preview, plain(16, 16, 1, 0x808080)[0], nil)
+	_ = jpeg.Encode(&preview, noise(image.Rect(0, 0, side, side), 1), nil)
 	for i := range steps {
 		select {
 		case <-tick.C:

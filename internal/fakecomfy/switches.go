@@ -99,6 +99,9 @@ func (s *Server) OldInterrupt(on bool) { s.set(func() { s.oldStop = on }) }
 // Previews makes VAEDecodeTiled send a preview image at each step, as samplers do.
 func (s *Server) Previews(on bool) { s.set(func() { s.previews = on }) }
 
+// PreviewSize sets how many pixels a side previews have. They are noise: what they take in bytes grows with it.
+func (s *Server) PreviewSize(side int) { s.set(func() { s.side = side }) }
+
 // CutViews makes /view stop after n bytes of a body; -1 for whole ones.
 func (s *Server) CutViews(n int) { s.set(func() { s.cut = n }) }
 

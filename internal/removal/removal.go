@@ -64,6 +64,8 @@ type Job struct {
 	// Inputs are the keys of its input files and of its graph in the store. What lies elsewhere than with the tenant's
 	// own is left alone.
 	Inputs []string `json:"inputs,omitempty"`
+	// Webhook says that somebody was told of its end, or is being told still: the log of it goes, too.
+	Webhook bool `json:"webhook,omitempty"`
 }
 
 // ErrUnfinished says that the job is deleted for every reader, and that something of it is still in the store or in
@@ -100,15 +102,44 @@ func (r *Remover) carryOut(ctx context.Context, j *Job) error {
 	if err := r.removeInputs(ctx, j); err != nil {
 		return err
 	}
+	if err := r.removeWebhook(ctx, j); err != nil {
+		return err
+	}
+	return r.deleteRun(ctx, j.ID, j.RunID)
+}
+
+// deleteRun has Temporal forget a run; one that is open is terminated. Without a runID it is the latest.
+func (r *Remover) deleteRun(ctx context.Context, id, runID string) error {
 	ctx, done := context.WithTimeout(ctx, CallTimeout)
 	defer done()
 	_, err := r.Temporal.WorkflowService().DeleteWorkflowExecution(ctx, &workflowservice.DeleteWorkflowExecutionRequest{
-		Namespace: r.Namespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: j.ID, RunId: j.RunID},
+		Namespace: r.Namespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: runID},
 	})
 	if err != nil && !gone(err) {
-		return fmt.Errorf("deleting job %s from Temporal: %w", j.ID, err)
+		return fmt.Errorf("deleting %s from Temporal: %w", id, err)
 	}
 	return nil
+}
+
+// removeWebhook removes all runs of the workflow that tells of the job's end; each replay is one. The latest is deleted by its
+// ID, because the list may be behind. Where the ID has got another run meanwhile, they may be that one's.
+func (r *Remover) removeWebhook(ctx context.Context, j *Job) error {
+	if !j.Webhook {
+		return nil
+	}
+	if run, err := r.run(ctx, j.ID, ""); err != nil || run != "" && run != j.RunID {
+		return err
+	}
+	id := comfy.WebhookWorkflowID(j.ID)
+	for e, err := range visibility.Executions(ctx, r.Temporal, "WorkflowId = "+visibility.Quote(id)) {
+		if err != nil {
+			return fmt.Errorf("listing the runs of %s: %w", id, err)
+		}
+		if err := r.deleteRun(ctx, id, e.GetRunId()); err != nil {
+			return err
+		}
+	}
+	return r.deleteRun(ctx, id, "")
 }
 
 // removeOutputs stops where the ID has got another run meanwhile: a new job of the same Idempotency-Key keeps its outputs

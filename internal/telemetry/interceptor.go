@@ -50,14 +50,17 @@ func (w *observedWorkflow) Init(outbound interceptor.WorkflowOutboundInterceptor
 	return w.Next.Init(o)
 }
 
-// ExecuteWorkflow counts a job where its workflow ends, and not where an old end is replayed.
+// ExecuteWorkflow counts a job, or a webhook, where its workflow ends, and not where an old end is replayed.
 func (w *observedWorkflow) ExecuteWorkflow(ctx workflow.Context, in *interceptor.ExecuteWorkflowInput) (any, error) {
 	ret, err := w.Next.ExecuteWorkflow(ctx, in)
 	info := workflow.GetInfo(ctx)
-	if info.WorkflowType.Name != comfy.WorkflowName || workflow.IsReplaying(ctx) || !w.jobs.first(info.WorkflowExecution.RunID) {
+	name := info.WorkflowType.Name
+	if name != comfy.WorkflowName && name != comfy.WebhookWorkflowName || workflow.IsReplaying(ctx) || !w.jobs.first(info.WorkflowExecution.RunID) {
 		return ret, err
 	}
-	if err != nil {
+	if name == comfy.WebhookWorkflowName {
+		w.jobs.told(err)
+	} else if err != nil {
 		w.jobs.failed(failureOf(err))
 	} else if r, ok := ret.(*comfy.Result); ok {
 		w.jobs.completed(r)

@@ -1,11 +1,13 @@
 package telemetry
 
 import (
+	"errors"
 	"fmt"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/comfyd/comfyd/comfy"
 )
@@ -22,6 +24,7 @@ type jobs struct {
 	coldStarts *prometheus.CounterVec
 	gpuSeconds *prometheus.CounterVec
 	cost       *prometheus.CounterVec
+	webhooks   *prometheus.CounterVec
 	counted    *lru.Cache[string, struct{}] // runs
 }
 
@@ -55,6 +58,9 @@ func newJobs(auto promauto.Factory, own map[string]float64) (*jobs, error) {
 		cost: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "comfyd_gpu_cost_usd_total", Help: "Estimated cost of that time, where the GPU or the backend has a price.",
 		}, []string{"backend", "gpu"}),
+		webhooks: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "comfyd_webhooks_total", Help: "Webhooks that are done with: outcome is delivered, or what their last attempt came to.",
+		}, []string{"outcome"}),
 	}, nil
 }
 
@@ -88,6 +94,17 @@ func (j *jobs) failed(f *comfy.Failure) {
 	}
 	j.ended.WithLabelValues(outcome, string(f.Code), f.Backend).Inc()
 	j.ran(f.Backend, f.Attempts, f.Metrics)
+}
+
+// told counts a webhook whose workflow has ended with err. A replay is another one.
+func (j *jobs) told(err error) {
+	var app *temporal.ApplicationError
+	switch {
+	case err == nil:
+		j.webhooks.WithLabelValues(string(comfy.Delivered)).Inc()
+	case errors.As(err, &app):
+		j.webhooks.WithLabelValues(app.Type()).Inc()
+	}
 }
 
 // ran counts what a job has taken of a backend, however it ended.

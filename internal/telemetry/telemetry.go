@@ -4,6 +4,7 @@ package telemetry
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -11,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
 	"go.temporal.io/sdk/client"
+
+	"github.com/comfyd/comfyd/comfy"
 )
 
 // Options of a [Telemetry].
@@ -30,6 +33,7 @@ type Telemetry struct {
 
 	jobs         *jobs
 	requests     *prometheus.HistogramVec
+	attempts     *prometheus.HistogramVec
 	storeBytes   *prometheus.CounterVec
 	storeErrors  *prometheus.CounterVec
 	lines        *prometheus.CounterVec
@@ -47,6 +51,10 @@ func New(o Options) (*Telemetry, error) {
 			Name: "comfyd_http_request_duration_seconds", Help: "Time from a request's headers to its answer's, by route template.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"route", "method", "status"}),
+		attempts: auto.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "comfyd_webhook_attempt_duration_seconds", Help: "Time that attempts to tell a webhook's receiver took, by what came of them: delivered, failed, gone or refused.",
+			Buckets: []float64{.05, .25, 1, 5, 15},
+		}, []string{"outcome"}),
 		storeBytes: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "comfyd_store_bytes_total", Help: "Bytes that went into the store and came out of it.",
 		}, []string{"direction"}),
@@ -73,6 +81,11 @@ func New(o Options) (*Telemetry, error) {
 	}
 	t.temporal, err = temporalMetrics(r)
 	return t, err
+}
+
+// Webhook counts an attempt to tell a receiver.
+func (t *Telemetry) Webhook(outcome comfy.DeliveryOutcome, took time.Duration) {
+	t.attempts.WithLabelValues(string(outcome)).Observe(took.Seconds())
 }
 
 // Handler answers with the metrics in Prometheus' format. Who may ask is the caller's matter.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/sirupsen/logrus"
@@ -86,6 +87,32 @@ func TestEachEndIsCounted(t *testing.T) {
 	require.False(t, tel.jobs.first("default-test-run-id"), "an end that Temporal has refused comes once more")
 }
 
+// TestEachWebhookIsCounted: its attempts, and what it came to in the end.
+func TestEachWebhookIsCounted(t *testing.T) {
+	tel := newTelemetry(t)
+	tel.Webhook(comfy.DeliveryFailed, 20*time.Millisecond)
+	tel.Webhook(comfy.Delivered, 2*time.Second)
+	for _, err := range []error{nil, temporal.NewNonRetryableApplicationError("HTTP 500", "failed", nil), temporal.NewCanceledError()} {
+		var s testsuite.WorkflowTestSuite
+		env := s.NewTestWorkflowEnvironment()
+		env.SetWorkerOptions(worker.Options{Interceptors: []interceptor.WorkerInterceptor{&observer{jobs: tel.jobs}}})
+		tel.jobs.counted.Purge()
+		env.RegisterWorkflowWithOptions(func(workflow.Context, comfy.Webhook) (*comfy.Delivery, error) { return nil, err },
+			workflow.RegisterOptions{Name: comfy.WebhookWorkflowName})
+		env.ExecuteWorkflow(comfy.WebhookWorkflowName, comfy.Webhook{})
+	}
+	got := page(t, tel)
+	for _, line := range []string{
+		`comfyd_webhook_attempt_duration_seconds_bucket{outcome="failed",le="0.05"} 1`,
+		`comfyd_webhook_attempt_duration_seconds_count{outcome="delivered"} 1`,
+		`comfyd_webhooks_total{outcome="delivered"} 1`,
+		`comfyd_webhooks_total{outcome="failed"} 1`,
+	} {
+		require.Contains(t, got, line+"\n")
+	}
+	require.NotContains(t, got, "comfyd_jobs_total{")
+}
+
 // TestHistoriesReplay: what stands around workflows changes no command of theirs, and counts no old end.
 func TestHistoriesReplay(t *testing.T) {
 	tel := newTelemetry(t)
@@ -105,9 +132,15 @@ func TestHistoriesReplay(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(files), 5)
 	for _, f := range files {
-		require.NoError(t, replayer.ReplayWorkflowHistoryFromJSONFile(nil, f), f)
+		raw, err := os.Open(f)
+		require.NoError(t, err)
+		h, err := client.HistoryFromJSON(raw, client.HistoryJSONOptions{})
+		require.NoError(t, errors.Join(err, raw.Close()))
+		id := h.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetWorkflowId()
+		require.NoError(t, replayer.ReplayWorkflowHistoryWithOptions(nil, h, worker.ReplayWorkflowHistoryOptions{OriginalExecution: workflow.Execution{ID: id}}), f)
 	}
 	require.Zero(t, testutil.CollectAndCount(tel.jobs.ended))
+	require.Zero(t, testutil.CollectAndCount(tel.jobs.webhooks))
 }
 
 func TestPrices(t *testing.T) {
