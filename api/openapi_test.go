@@ -93,8 +93,12 @@ func must(err error) {
 	}
 }
 
-// path is a request's path as the description has it: the names of node classes may hold slashes.
+// path is a request's path as the description has it: the names of node classes may hold slashes, and the server pays no
+// heed to one at the end.
 func (d *described) path(path string) string {
+	if path != "/" {
+		path = strings.TrimSuffix(path, "/")
+	}
 	if class, ok := strings.CutPrefix(path, "/nodes/"); ok {
 		return "/nodes/" + strings.ReplaceAll(class, "/", "%2F")
 	}
