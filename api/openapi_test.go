@@ -168,6 +168,49 @@ func TestDescriptionIsOpenAPI(t *testing.T) {
 	require.Empty(t, problems(errs))
 }
 
+// at follows the references of the description: it is the value there, or what that refers to.
+func (d *described) at(v any) map[string]any {
+	m, _ := v.(map[string]any)
+	ref, ok := m["$ref"].(string)
+	if !ok {
+		return m
+	}
+	var found any = d.doc
+	for _, key := range strings.Split(strings.TrimPrefix(ref, "#/"), "/") {
+		found = found.(map[string]any)[key]
+	}
+	return d.at(found)
+}
+
+// The answers that the description gives as examples are such as it describes.
+func TestExamplesAreAsDescribed(t *testing.T) {
+	d := description()
+	held := 0
+	for path, item := range d.doc["paths"].(map[string]any) {
+		for method, operation := range item.(map[string]any) {
+			for status, response := range operation.(map[string]any)["responses"].(map[string]any) {
+				content := d.at(d.at(response)["content"])
+				for _, example := range d.at(d.at(content["application/json"])["examples"]) {
+					raw, err := json.Marshal(d.at(example)["value"])
+					require.NoError(t, err)
+					code, err := strconv.Atoi(status)
+					require.NoError(t, err)
+					address := regexp.MustCompile(`\{\w+\}`).ReplaceAllString(path, "x")
+					req, err := http.NewRequest(strings.ToUpper(method), "http://127.0.0.1"+address, nil)
+					require.NoError(t, err)
+					_, errs := d.answers.ValidateHttpResponse(req, &http.Response{
+						StatusCode: code, Body: io.NopCloser(bytes.NewReader(raw)), Request: req,
+						Header: http.Header{"Content-Type": {"application/json"}, "X-Request-Id": {"x"}, "Etag": {"x"}},
+					})
+					require.Empty(t, problems(errs), "%s %s: %d %s", method, path, code, raw)
+					held++
+				}
+			}
+		}
+	}
+	require.Greater(t, held, 12)
+}
+
 // Every route is described, and every path that is described is a route.
 func TestDescriptionHasEveryRoute(t *testing.T) {
 	h := newHarness(t, func(o *Options) {
