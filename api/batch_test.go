@@ -142,7 +142,7 @@ func TestBatchRefusals(t *testing.T) {
 	h.t = t
 	h.catalogs.refuses = func(g *comfy.Graph) *comfy.Failure {
 		if string(g.Nodes["3"].Inputs["steps"]) == "0" {
-			return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: "too few steps", NodeErrors: comfy.NodeErrors{"3": {ClassType: "KSampler"}}}
+			return &comfy.Failure{Code: comfy.InvalidWorkflow, Message: "too few steps", NodeErrors: comfy.NodeErrors{"3": {ClassType: "KSampler", Errors: []comfy.InputError{}, DependentOutputs: []string{}}}}
 		}
 		return nil
 	}

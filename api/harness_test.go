@@ -143,7 +143,9 @@ func (h *harness) do(method, path, body string, headers ...string) answer {
 	}
 	resp, err := h.client.Do(req)
 	require.NoError(h.t, err)
-	return h.read(resp)
+	a := h.read(resp)
+	description().check(h.t, req, body, a)
+	return a
 }
 
 func (h *harness) read(resp *http.Response) answer {

@@ -42,6 +42,9 @@ func (s *Server) routes() {
 	s.app.Get("/page.json", s.authenticate, s.pageSettings)
 	s.app.Get("/healthz", s.healthz)
 	s.app.Get("/readyz", s.readyz)
+	s.app.Get("/openapi.json", s.describe)
+	s.app.Get("/docs", s.docs)
+	s.app.Get("/docs/:file", s.docsFile)
 	s.app.Get("/outputs/:archive", s.archive)                 // by key or by signature
 	s.app.Get("/outputs/:job/:sha256/:filename?", s.download) // likewise
 	s.app.Get("/events/:id", s.events)                        // likewise

@@ -43,7 +43,7 @@ func TestSubmitConvertsWhatTheEditorSaves(t *testing.T) {
 func TestSubmitRefusesWhatCannotBeConverted(t *testing.T) {
 	h := newHarness(t)
 	h.catalogs.converted = func([]byte) (json.RawMessage, error) {
-		return nil, &comfy.GraphError{UI: true, Message: "Node 1 is odd.", NodeErrors: comfy.NodeErrors{"1": {ClassType: "Odd"}}}
+		return nil, &comfy.GraphError{UI: true, Message: "Node 1 is odd.", NodeErrors: comfy.NodeErrors{"1": {ClassType: "Odd", Errors: []comfy.InputError{}, DependentOutputs: []string{}}}}
 	}
 	a := h.submit(`{"workflow":` + savedJSON + `}`)
 	h.requireError(a, 400, CodeWorkflowFormatUI)

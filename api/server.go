@@ -17,6 +17,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/comfyd/comfyd/api/openapi"
 	"github.com/comfyd/comfyd/internal/removal"
 )
 
@@ -58,6 +59,7 @@ type Server struct {
 	ready      readiness
 
 	keepAlive, streamStall time.Duration
+	description            *openapi.Description
 
 	admission   *admission
 	withdrawals *withdrawals
@@ -95,6 +97,9 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.deleted = deleted
+	if s.description, err = openapi.New(o.Version, s.absent()...); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
 	if s.page, err = newPage(); err != nil {
 		return nil, err
 	}

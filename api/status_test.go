@@ -176,7 +176,7 @@ func TestStatusIsAtMostAQuarterOfASecondOld(t *testing.T) {
 func TestStatusFailed(t *testing.T) {
 	failure := comfy.Failure{
 		Code: comfy.NodeFailed, Message: "node 2 failed: boom", NodeID: "2", Attempts: 2, Backend: "url", Metrics: comfy.Metrics{TotalMS: 7},
-		NodeErrors: comfy.NodeErrors{"2": {ClassType: "SaveImage"}},
+		NodeErrors: comfy.NodeErrors{"2": {ClassType: "SaveImage", Errors: []comfy.InputError{}, DependentOutputs: []string{}}},
 	}
 	for name, c := range map[string]struct {
 		status  enums.WorkflowExecutionStatus

@@ -15,5 +15,5 @@ go tool -modfile=tools/go.mod staticcheck ./...
 go tool -modfile=tools/go.mod workflowcheck ./workflows/...
 scripts/histories.sh check
 python=$(scripts/modal.sh)
-"$python" -m black --check --line-length 120 modal internal/fakemodal examples/children/python bench
-"$python" -m pyflakes modal internal/fakemodal examples/children/python bench
+"$python" -m black --check --line-length 120 modal internal/fakemodal examples/children/python bench scripts
+"$python" -m pyflakes modal internal/fakemodal examples/children/python bench scripts

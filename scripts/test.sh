@@ -62,6 +62,8 @@ stage "faults, the fast rows"
 go test -short -parallel 4 -timeout 10m ./faults # the fast rows, which mostly wait; make faults runs them all
 stage "examples of parents"
 scripts/children.sh
+stage "what is written about the API: programs in the docs, the description"
+scripts/children.sh scripts/described.sh
 stage "bench, a little of it: its times say nothing, lost jobs and wrong bytes do"
 kill "$comfyui_pid" # it has one of its own
 scripts/bench.sh --quick

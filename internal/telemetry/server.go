@@ -3,6 +3,7 @@ package telemetry
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -17,6 +18,9 @@ func (t *Telemetry) Server(key string) *http.Server {
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
 }
 
+// needsKey is an error as the API words it.
+const needsKey = `{"error":"A key is needed, as Authorization: Bearer <key>: that of COMFYD_METRICS_KEY, or where it is not set, the API's only key.","code":"unauthorized"}`
+
 // Guard lets requests with the key pass; an empty key is none.
 func Guard(h http.Handler, key string) http.Handler {
 	if key == "" {
@@ -28,7 +32,9 @@ func Guard(h http.Handler, key string) http.Handler {
 		got := sha256.Sum256([]byte(strings.TrimSpace(secret)))
 		if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="comfyd metrics"`)
-			http.Error(w, "A key is needed, as Authorization: Bearer <key>: that of COMFYD_METRICS_KEY, or where it is not set, the API's only key.", http.StatusUnauthorized)
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, needsKey) // who has left needs no answer
 			return
 		}
 		h.ServeHTTP(w, r)
