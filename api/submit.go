@@ -146,7 +146,7 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if replayed, err = s.look(j, memo); replayed || err != nil {
 		return replayed, err
 	}
-	if err := s.fetchImages(j.tenant, j.sub.images, j.request.Images); err != nil {
+	if err := s.fetchImages(j.tenant, j.sub.images, j.request.Images, len(j.graph.JSON())+len(j.saved)); err != nil {
 		return false, err
 	}
 	return s.launch(j, memo)
