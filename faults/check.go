@@ -147,7 +147,7 @@ func essence(body map[string]any) string {
 			out := map[string]any{}
 			for k, x := range v {
 				switch k {
-				case "data", "url", "url_expires_at":
+				case "data", "url", "url_expires_at", "zip_url":
 				case "type":
 					if x != "base64" && x != "url" {
 						out[k] = x
