@@ -53,7 +53,7 @@ stage "tests of the app at Modal"
 (cd modal && "$COMFYD_TEST_MODAL_PYTHON" -m pytest -q)
 stage "tests, with the race detector"
 # The embedded Temporal server takes minutes to build with it: what links it is tested without.
-linked='internal/embedded|internal/backup|internal/app|cmd/comfyd|/faults' # cmd/comfyd has no tests, but is compiled all the same
+linked='internal/embedded|internal/backup|internal/app|cmd/comfyd|/faults'
 (cd comfy && go test -race ./...)
 go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
 stage "tests with the embedded Temporal server"

@@ -34,7 +34,7 @@ func backups(version string) []*cobra.Command {
 	var link bool
 	save := &cobra.Command{
 		Use: "backup FOLDER", Short: "Copy jobs, files and keys to a new folder, while comfyd runs or not", Long: backupHelp + backupExits,
-		Args: oneFolder,
+		Example: `  comfyd backup /backup/comfyd-$(date +%F)`, Args: oneFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, o, err := backupOptions(cmd, version)
 			if err != nil {
@@ -61,7 +61,7 @@ func backups(version string) []*cobra.Command {
 	save.Flags().BoolVar(&link, "link", false, "make hard links of the store's files in place of copies (same file system; a damaged file is damaged in both)")
 	restore := &cobra.Command{
 		Use: "restore FOLDER", Short: "Put a backup into an empty data folder", Long: restoreHelp + backupExits,
-		Args: oneFolder,
+		Example: `  COMFYD_DATA_DIR=/srv/comfyd/data comfyd restore /backup/comfyd-2026-11-30`, Args: oneFolder,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, o, err := backupOptions(cmd, version)
 			if err != nil {
@@ -75,18 +75,12 @@ func backups(version string) []*cobra.Command {
 			return err
 		},
 	}
-	both := []*cobra.Command{save, restore}
-	for _, c := range both {
-		c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-			return cli.Usage(fmt.Errorf("%w; see '%s --help'", err, c.CommandPath()))
-		})
-	}
-	return both
+	return []*cobra.Command{save, restore}
 }
 
 func oneFolder(c *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return cli.Usage(fmt.Errorf("give one folder; see '%s --help'", c.CommandPath()))
+		return fmt.Errorf("give one folder; see '%s --help'", c.CommandPath())
 	}
 	return nil
 }

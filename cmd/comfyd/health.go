@@ -26,6 +26,7 @@ func healthCommand() *cobra.Command {
 		Use: "health", Short: "Ask the comfyd of this host how it is; exit code 0 when it is well", Args: cobra.NoArgs,
 		Long: "Asks the comfyd that listens on this host (COMFYD_LISTEN) whether it is up, or with --ready whether it can take and run jobs.\n" +
 			"With --worker, asks the Temporal of TEMPORAL_ADDRESS whether a worker of this host has asked for work lately.",
+		Example: "  comfyd health --ready\n  comfyd health --worker",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, done := context.WithTimeout(cmd.Context(), healthTimeout)
 			defer done()

@@ -20,7 +20,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := config.DotEnv()
 	if err == nil {
-		err = root(version).ExecuteContext(ctx)
+		err = root(version, cli.System()).ExecuteContext(ctx)
 	}
 	stop()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,32 +23,77 @@ import (
 // stopTimeout is what a stopping process grants its parts.
 const stopTimeout = 20 * time.Second
 
-// root is the command line: roles here, client commands in internal/cli.
-func root(version string) *cobra.Command {
+// root is the command line: roles here, client commands in internal/cli, for which env is.
+func root(version string, env cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "comfyd",
 		Short:         "Run ComfyUI as a durable service",
 		Long:          "comfyd runs ComfyUI workflows as durable jobs: submit over HTTP, poll, get the images, whatever dies in between.\nWithout a subcommand it serves.",
-		Args:          cobra.NoArgs,
+		Args:          noSuch,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          run(app.Serve, version),
+		// How many letters a name may be off to be suggested.
+		SuggestionsMinimumDistance: 2,
 	}
-	cmd.AddCommand(
+	group(cmd, "serve", "Serve:",
 		role(app.Serve, "API, worker, and (unless TEMPORAL_ADDRESS is set) Temporal and its UI in one process", version),
 		role(app.API, "The HTTP API alone; needs TEMPORAL_ADDRESS", version),
 		role(app.Worker, "The worker alone; needs TEMPORAL_ADDRESS", version),
-		&cobra.Command{
-			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-			Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "comfyd", version) },
-		},
 	)
-	cmd.AddCommand(temporalCommand(), healthCommand())
-	cmd.AddCommand(cli.Commands(cli.System())...)
-	cmd.AddCommand(doctor.Commands()...)
-	cmd.AddCommand(backups(version)...)
+	group(cmd, "use", "Use a comfyd that serves:", cli.Commands(env)...)
+	group(cmd, "care", "Take care of one:", append(backups(version), keysCommand(), doctor.Command(), healthCommand(), temporalCommand())...)
+	cmd.AddCommand(&cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "comfyd", version) },
+	})
+	for _, c := range cmd.Commands() {
+		if c.Name() == "models" {
+			c.AddCommand(doctor.AddModelCommand())
+		}
+	}
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return cli.Usage(fmt.Errorf("%w; see '%s --help'", err, c.CommandPath()))
+	})
+	strict(cmd)
 	return cmd
+}
+
+// noSuch are the arguments of comfyd itself: what is no command.
+func noSuch(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	meant := "."
+	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+		meant = "; did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return fmt.Errorf("%q is no command%s See 'comfyd --help'", args[0], meant)
+}
+
+// strict makes wrong arguments of any command wrong usage, by its exit code.
+func strict(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return cli.Usage(err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		strict(sub)
+	}
+}
+
+// group adds commands below a title of their own.
+func group(cmd *cobra.Command, id, title string, commands ...*cobra.Command) {
+	cmd.AddGroup(&cobra.Group{ID: id, Title: title})
+	for _, c := range commands {
+		c.GroupID = id
+	}
+	cmd.AddCommand(commands...)
 }
 
 func role(r app.Role, short, version string) *cobra.Command {

@@ -23,6 +23,7 @@ func temporalCommand() *cobra.Command {
 		Long: "Registers the namespace of TEMPORAL_NAMESPACE, with the retention of COMFYD_RETENTION, comfyd's search attributes and the Nexus endpoint for callers\n" +
 			"in other namespaces on the cluster of TEMPORAL_ADDRESS where they are missing, and waits until they can be used. Run it before the first api and worker, and after an upgrade;\n" +
 			"running it again changes nothing.",
+		Example: "  TEMPORAL_ADDRESS=temporal:7233 comfyd temporal setup",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.ReadTemporal()
 			if err != nil {

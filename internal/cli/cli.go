@@ -32,6 +32,8 @@ type Env struct {
 	// IsTerminal says whether In or Err is a terminal.
 	IsTerminal func(stream any) bool
 	Getenv     func(string) string
+	// Ask sends a query to the terminal and returns its answer, empty where there is none.
+	Ask func(query string) string
 	// Notify asks that each further Ctrl-C be sent to a channel. It is called when the context has ended.
 	Notify func(chan<- os.Signal)
 
@@ -41,7 +43,7 @@ type Env struct {
 // System is the Env of this process. Its context is that of [signal.NotifyContext].
 func System() Env {
 	return Env{
-		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv,
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Ask: askTerminal,
 		IsTerminal: func(stream any) bool {
 			f, ok := stream.(*os.File)
 			return ok && term.IsTerminal(int(f.Fd()))
@@ -106,10 +108,13 @@ func Usage(err error) error { return &usageError{err} }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// Commands are submit, status, cancel, models, nodes and webhooks.
+// Commands are the client commands.
 func Commands(env Env) []*cobra.Command {
 	webhooks := webhooksCommand(env)
-	commands := []*cobra.Command{submitCommand(env), statusCommand(env), cancelCommand(env), modelsCommand(env), nodesCommand(env), webhooks}
+	commands := []*cobra.Command{
+		submitCommand(env), batchCommand(env), statusCommand(env), watchCommand(env), outputsCommand(env), jobsCommand(env),
+		cancelCommand(env), deleteCommand(env), modelsCommand(env), nodesCommand(env), webhooks,
+	}
 	for _, c := range slices.Concat(commands, webhooks.Commands()) {
 		c.SilenceUsage = true
 		c.SetIn(env.In)
@@ -146,7 +151,7 @@ func (s *server) flags(c *cobra.Command) {
 }
 
 // client makes the client that the flags and the environment ask for. screen shows failed tries.
-func (s *server) client(env Env, screen *screen) (*client.Client, error) {
+func (s *server) client(env Env, screen *screen, more ...client.Option) (*client.Client, error) {
 	address := first(s.url, env.Getenv("COMFYD_URL"), listening(env.Getenv("COMFYD_LISTEN")), "http://127.0.0.1:8080")
 	if !strings.Contains(address, "://") {
 		address = "http://" + address
@@ -159,9 +164,9 @@ func (s *server) client(env Env, screen *screen) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(address, key, client.WithNotice(func(err error, next time.Duration) {
+	return client.New(address, key, append(more, client.WithNotice(func(err error, next time.Duration) {
 		screen.say("%v; trying again", err)
-	})), nil
+	}))...), nil
 }
 
 // apiKey finds the key for a host. The one in the data folder opens the comfyd of this machine and goes nowhere else.

@@ -19,11 +19,12 @@ func modelsCommand(env Env) *cobra.Command {
 		Use:   "models [FOLDER]",
 		Short: "List the model files that the backends have",
 		Long: `List the model files that the backends have, by folder of ComfyUI's models/, each with the pools that have it: what ComfyUI's
-own loaders offer.`,
+own loaders offer. One more is downloaded to the Volume at Modal by: comfyd models add.`,
 		Example: `  comfyd models
   comfyd models checkpoints
   comfyd models --json | jq '.loras[].name'`,
-		Args: atMostOne("folder"),
+		Args:              atMostOne("folder"),
+		ValidArgsFunction: s.completeFolders(env),
 		RunE: func(c *cobra.Command, args []string) error {
 			api, err := s.client(env, newScreen(env))
 			if err != nil {
@@ -63,7 +64,8 @@ func nodesCommand(env Env) *cobra.Command {
 ComfyUI's /object_info does.`,
 		Example: `  comfyd nodes | grep -i upscale
   comfyd nodes KSampler | jq .input.required`,
-		Args: atMostOne("node class"),
+		Args:              atMostOne("node class"),
+		ValidArgsFunction: s.completeClasses(env),
 		RunE: func(c *cobra.Command, args []string) error {
 			api, err := s.client(env, newScreen(env))
 			if err != nil {

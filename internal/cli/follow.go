@@ -24,21 +24,31 @@ type follower struct {
 	screen *screen
 	graph  graph
 	out    string // where to write; empty for nowhere
+	// gallery shows pictures that were written; nil for none.
+	gallery *gallery
 	// pathsOnly leaves everything but paths to standard error.
 	pathsOnly bool
+	// events prints each event as a line of JSON.
+	events bool
 	// mayCancel says that Ctrl-C is about the job too; cancel, that nobody is asked.
 	mayCancel, cancel bool
 }
 
 // wait waits for the end and finishes.
 func (f *follower) wait(ctx context.Context, id string) error {
-	st, err := f.client.Wait(ctx, id, func(st client.Status) {
-		if !st.Ended() {
-			f.screen.show(st, f.graph)
+	var printed error
+	st, err := f.client.Follow(ctx, id, func(e client.Event) {
+		if e.Status != nil && !f.events {
+			f.screen.show(*e.Status, f.graph)
+		}
+		if f.events && e.Kind != client.EventPreview && printed == nil {
+			printed = printJSON(f.env.Out, eventLine{Event: e.Kind, ID: id, Status: e.Status, List: e.List, Output: e.Output, Text: e.Text})
 		}
 	})
 	f.screen.end()
 	switch {
+	case printed != nil:
+		return printed
 	case err != nil && ctx.Err() != nil:
 		return f.interrupted(ctx, id)
 	case err != nil:
@@ -57,6 +67,9 @@ func (f *follower) finish(ctx context.Context, st client.Status) error {
 	if perr := f.print(st, saved); perr != nil {
 		return perr
 	}
+	if perr := f.gallery.showSaved(f.env, saved); perr != nil {
+		return perr
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		f.screen.say("the job is done; to get its files:\n  %s", f.goOn(st.ID))
@@ -68,6 +81,10 @@ func (f *follower) finish(ctx context.Context, st client.Status) error {
 }
 
 func (f *follower) print(st client.Status, saved []client.Saved) error {
+	if f.events {
+		st = withoutData(st)
+		return printJSON(f.env.Out, eventLine{Event: client.EventDone, ID: st.ID, Status: &st, Saved: saved})
+	}
 	if f.server.json {
 		return printJSON(f.env.Out, report{withoutData(st), saved})
 	}

@@ -24,7 +24,7 @@ type screen struct {
 
 func newScreen(env Env) *screen {
 	s := &screen{w: env.Err}
-	if env.IsTerminal(env.Err) {
+	if env.IsTerminal(env.Err) && env.Getenv("TERM") != "dumb" {
 		s.bar = progressbar.NewOptions(100, progressbar.OptionSetWriter(env.Err), progressbar.OptionSetWidth(24),
 			progressbar.OptionSetPredictTime(false), progressbar.OptionShowDescriptionAtLineEnd(),
 			progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish())

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/comfyd/comfyd/client"
+	"github.com/comfyd/comfyd/comfy"
 )
 
 func statusCommand(env Env) *cobra.Command {
@@ -13,6 +14,7 @@ func statusCommand(env Env) *cobra.Command {
 		s    server
 		out  string
 		wait bool
+		g    gallery
 	)
 	c := &cobra.Command{
 		Use:   "status ID",
@@ -22,14 +24,18 @@ failed is an error, with its reason.`,
 		Example: `  comfyd status 0198c7d2-6c1b-7e2f-9a51-0d8f3c4b5a69
   comfyd status 0198c7d2-6c1b-7e2f-9a51-0d8f3c4b5a69 --wait --out renders
   comfyd status 0198c7d2-6c1b-7e2f-9a51-0d8f3c4b5a69 --json | jq .progress`,
-		Args: one("job id"),
+		Args:              one("job id"),
+		ValidArgsFunction: s.completeOneJob(env, ""),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := g.check(env, &s); err != nil {
+				return err
+			}
 			screen := newScreen(env)
 			api, err := s.client(env, screen)
 			if err != nil {
 				return err
 			}
-			f := &follower{env: env, server: &s, client: api, screen: screen, out: out}
+			f := &follower{env: env, server: &s, client: api, screen: screen, gallery: &g, out: out}
 			if wait {
 				return f.wait(c.Context(), args[0])
 			}
@@ -41,8 +47,9 @@ failed is an error, with its reason.`,
 		},
 	}
 	s.flags(c)
+	g.flags(c)
 	c.Flags().BoolVar(&wait, "wait", false, "wait until the job has ended")
-	c.Flags().StringVar(&out, "out", "", "folder to write the files of a completed job to; a file that exists is never replaced")
+	c.Flags().StringVarP(&out, "out", "o", "", "folder to write the files of a completed job to; a file that exists is never replaced")
 	return c
 }
 
@@ -53,8 +60,9 @@ func cancelCommand(env Env) *cobra.Command {
 		Short: "Stop a job",
 		Long: `Ask that a job be stopped. One that waits leaves its queue; one that runs is interrupted, which may take a moment; one
 that has ended stays as it was, and that is told.`,
-		Example: `  comfyd cancel 0198c7d2-6c1b-7e2f-9a51-0d8f3c4b5a69`,
-		Args:    one("job id"),
+		Example:           `  comfyd cancel 0198c7d2-6c1b-7e2f-9a51-0d8f3c4b5a69`,
+		Args:              one("job id"),
+		ValidArgsFunction: s.completeOneJob(env, comfy.Running),
 		RunE: func(c *cobra.Command, args []string) error {
 			screen := newScreen(env)
 			api, err := s.client(env, screen)

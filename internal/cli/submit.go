@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/comfyd/comfyd/client"
+	"github.com/comfyd/comfyd/comfy"
 )
 
 // submission are the flags of submit.
@@ -24,12 +25,16 @@ type submission struct {
 	timeout       time.Duration
 	priority      int
 	backend       string
-	randomSeed    bool
-	seeds         int
 	stripMetadata bool
 	webhook       string
 	noWait        bool
 	cancel        bool
+	gallery       gallery
+
+	// One job, or one of two kinds of batches.
+	randomSeed bool
+	seeds      int
+	variations []variation
 }
 
 func submitCommand(env Env) *cobra.Command {
@@ -53,25 +58,32 @@ The paths of what was written go to standard output, one a line; all else goes t
   comfyd submit workflow.json --image photo.png=/home/me/portrait.png
   jq '."3".inputs.steps = 30' workflow.json | comfyd submit - --json
   id=$(comfyd submit workflow.json --no-wait) && comfyd status "$id" --wait --out .`,
-		Args: one("workflow file, or - for standard input"),
-		RunE: func(c *cobra.Command, args []string) error { return s.run(c.Context(), env, args[0]) },
+		Args:              one("workflow file, or - for standard input"),
+		ValidArgsFunction: completeFiles("json"),
+		RunE:              func(c *cobra.Command, args []string) error { return s.run(c.Context(), env, args[0]) },
 	}
+	s.common(c)
+	c.Flags().BoolVar(&s.randomSeed, "random-seed", false, "give each input seed or noise_seed that is a number a random one below 2^32, and tell which")
+	c.Flags().IntVar(&s.seeds, "seeds", 0, "run it so many times at once, up to 100, each a job of its own with other seeds, and tell which")
+	return c
+}
+
+// common are the flags that a single job and a batch have.
+func (s *submission) common(c *cobra.Command) {
 	s.flags(c)
+	s.gallery.flags(c)
 	f := c.Flags()
-	f.StringVar(&s.out, "out", ".", "folder to write to; a file that exists is never replaced, the new one gets a number")
+	f.StringVarP(&s.out, "out", "o", ".", "folder to write to; a file that exists is never replaced, the new one gets a number")
 	f.StringArrayVar(&s.images, "image", nil, "NAME=PATH: upload PATH as the file that the workflow calls NAME (repeatable)")
 	f.StringArrayVar(&s.metadata, "metadata", nil, "KEY=VALUE: a label for the job (repeatable)")
 	f.DurationVar(&s.timeout, "timeout", 0, "how long the job may run on its GPU, such as 90s or 1h (default the server's)")
 	f.IntVar(&s.priority, "priority", 0, "1 (first) to 5 (last); default 3")
 	f.StringVar(&s.backend, "backend", "", "the pool of ComfyUI servers to run on (default the first that fits)")
-	f.BoolVar(&s.randomSeed, "random-seed", false, "give each input seed or noise_seed that is a number a random one below 2^32, and tell which")
-	f.IntVar(&s.seeds, "seeds", 0, "run it so many times at once, up to 100, each a job of its own with other seeds, and tell which")
 	f.BoolVar(&s.stripMetadata, "strip-metadata", false, "leave the workflow out of the images")
 	f.StringVar(&s.webhook, "webhook", "", "an https address that is told how the job has ended: docs/webhooks.md")
 	f.BoolVar(&s.noWait, "no-wait", false, "print the job's id and leave")
 	f.BoolVar(&s.cancel, "cancel-on-interrupt", false, "Ctrl-C cancels the job without asking")
 	f.BoolVarP(&s.cancel, "yes", "y", false, "the same as --cancel-on-interrupt")
-	return c
 }
 
 // submitGrace is how long a submission under way may still take after a Ctrl-C, so that its job's id is known.
@@ -92,7 +104,10 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 	case s.seeds > 0 && s.randomSeed:
 		return usagef("--seeds gives each job other seeds already; leave --random-seed out")
 	}
-	var err error
+	err := s.gallery.check(env, &s.server)
+	if err != nil {
+		return err
+	}
 	if req.Metadata, err = pairs(s.metadata); err != nil {
 		return err
 	}
@@ -127,7 +142,7 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 	if dir != "" && filepath.Clean(dir) != "." {
 		dirs = []string{dir, "."}
 	}
-	if req.Images, err = upload(ctx, c, screen, g, dirs, s.images); err != nil {
+	if req.Images, err = upload(ctx, c, screen, g.with(s.variations), dirs, s.images); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w before anything was submitted", errInterrupted)
 		}
@@ -139,7 +154,7 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 	}
 	var failed error
 	for _, id := range ids {
-		f := &follower{env: env, server: &s.server, client: c, screen: screen, graph: g, out: s.out, pathsOnly: true, mayCancel: true, cancel: s.cancel}
+		f := &follower{env: env, server: &s.server, client: c, screen: screen, gallery: &s.gallery, graph: g, out: s.out, pathsOnly: true, mayCancel: true, cancel: s.cancel}
 		err := f.wait(ctx, id)
 		if errors.Is(err, errInterrupted) && !s.cancel {
 			return err // the rest is asked about no more, and goes on
@@ -151,7 +166,7 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 	return failed
 }
 
-// send submits the job, or the batch that --seeds asks for, and returns the IDs. Where nobody waits it prints them.
+// send submits the job, or the batch that is asked for, and returns the IDs. Where nobody waits it prints them.
 func (s *submission) send(ctx context.Context, env Env, c *client.Client, screen *screen, g graph, req client.SubmitRequest) ([]string, error) {
 	later, done := env.grace(ctx, submitGrace)
 	defer done()
@@ -160,14 +175,20 @@ func (s *submission) send(ctx context.Context, env Env, c *client.Client, screen
 		answer any
 		err    error
 	)
-	if s.seeds > 0 {
+	if s.seeds > 0 || s.variations != nil {
 		var b client.Batch
-		b, err = c.SubmitBatch(later, client.BatchRequest{SubmitRequest: req, Seeds: s.seeds})
-		for _, j := range b.Jobs {
+		b, err = c.SubmitBatch(later, client.BatchRequest{SubmitRequest: req, Seeds: s.seeds, Variations: changes(s.variations)})
+		for i, j := range b.Jobs {
 			ids = append(ids, j.ID)
 			for _, at := range slices.Sorted(maps.Keys(j.Seeds)) {
 				screen.say("%s: %s = %d", j.ID, at, j.Seeds[at])
 			}
+			if i < len(s.variations) {
+				screen.say("%s: %s", j.ID, s.variations[i])
+			}
+		}
+		if err == nil {
+			screen.say("batch %s; its jobs: comfyd jobs --metadata %s=%s", b.ID, comfy.BatchLabel, b.ID)
 		}
 		answer = b
 	} else {

@@ -36,11 +36,12 @@ func webhooksCommand(env Env) *cobra.Command {
 func webhookLogCommand(env Env) *cobra.Command {
 	var s server
 	c := &cobra.Command{
-		Use:     "log ID",
-		Short:   "Show the attempts to tell a job's receiver",
-		Long:    `Show each attempt to tell a job's receiver: when it was, what the receiver answered, how long that took; and when the next one is.`,
-		Example: `  comfyd webhooks log 0198c7d2-6c1b-7e2f-9a51-0d8f3c4b5a69`,
-		Args:    one("job id"),
+		Use:               "log ID",
+		Short:             "Show the attempts to tell a job's receiver",
+		Long:              `Show each attempt to tell a job's receiver: when it was, what the receiver answered, how long that took; and when the next one is.`,
+		Example:           `  comfyd webhooks log 0198c7d2-6c1b-7e2f-9a51-0d8f3c4b5a69`,
+		Args:              one("job id"),
+		ValidArgsFunction: s.completeOneJob(env, ""),
 		RunE: func(c *cobra.Command, args []string) error {
 			api, err := s.client(env, newScreen(env))
 			if err != nil {
@@ -64,8 +65,9 @@ func webhookReplayCommand(env Env) *cobra.Command {
 		Short: "Tell a job's receiver once more",
 		Long: `Send the message about a job's end once more, at once, and again on the schedule of its attempts where that fails. It has the
 same webhook-id as before, so that a receiver can tell that it has had it.`,
-		Example: `  comfyd webhooks replay 0198c7d2-6c1b-7e2f-9a51-0d8f3c4b5a69`,
-		Args:    one("job id"),
+		Example:           `  comfyd webhooks replay 0198c7d2-6c1b-7e2f-9a51-0d8f3c4b5a69`,
+		Args:              one("job id"),
+		ValidArgsFunction: s.completeOneJob(env, ""),
 		RunE: func(c *cobra.Command, args []string) error {
 			api, err := s.client(env, newScreen(env))
 			if err != nil {

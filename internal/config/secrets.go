@@ -1,44 +1,19 @@
 package config
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-
-	"github.com/comfyd/comfyd/comfy"
 )
-
-// keyFile is the API key's name in the data folder.
-const keyFile = "api-key"
 
 // secrets reads the API keys and the signing key, or makes them.
 func (c *Config) secrets() error {
-	keys, err := indirect("COMFYD_API_KEYS", c.APIKeys)
+	err := c.apiKeys()
 	if err != nil {
 		return err
-	}
-	if keys == "" {
-		secret, err := c.made(keyFile)
-		if err != nil {
-			return err
-		}
-		keys = "default:" + secret
-	}
-	for kv := range strings.SplitSeq(keys, ",") {
-		tenant, secret, ok := strings.Cut(strings.TrimSpace(kv), ":")
-		if !ok || !comfy.ValidTenant(tenant) || len(secret) < 16 {
-			return &Error{"COMFYD_API_KEYS", "(hidden)", "tenant:secret, separated by commas, each tenant up to 64 letters, digits, dots, dashes and underscores, not beginning with a dot, each secret 16 characters or more; or @file"}
-		}
-		if slices.ContainsFunc(c.Keys, func(k Key) bool { return k.Secret == secret && k.Tenant != tenant }) {
-			return &Error{"COMFYD_API_KEYS", "(hidden)", "a secret of its own for each tenant: " + tenant + " has that of another, and nobody could tell them apart"}
-		}
-		c.Keys = append(c.Keys, Key{Tenant: tenant, Secret: secret})
 	}
 	if c.SigningKey, err = indirect("COMFYD_SIGNING_KEY", c.SigningKey); err != nil {
 		return err
@@ -101,9 +76,7 @@ func secretFile(name string) (string, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("reading %s: %w", name, err)
 	}
-	b := make([]byte, 32)
-	rand.Read(b) // never fails
-	secret := hex.EncodeToString(b)
+	secret := newSecret()
 	tmp := name + ".new" // a crash in between must not leave an empty key
 	if err := os.WriteFile(tmp, []byte(secret+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("writing %s: %w", tmp, err)

@@ -14,21 +14,15 @@ import (
 	"github.com/comfyd/comfyd/modal"
 )
 
-// Commands are `comfyd doctor` and `comfyd models`, which speak to Modal and need no running comfyd.
-func Commands() []*cobra.Command {
-	all := []*cobra.Command{doctorCommand(), modelsCommand()}
-	for _, c := range all {
-		c.SilenceUsage = true
-	}
-	return all
-}
-
-func doctorCommand() *cobra.Command {
+// Command is `comfyd doctor`, which speaks to Modal and needs no running comfyd.
+func Command() *cobra.Command {
 	var gpu bool
 	c := &cobra.Command{
 		Use: "doctor", Short: "Check the app at Modal, and say what to do about what is wrong", Args: cobra.NoArgs,
 		Long: "Checks token, app, Hugging Face secret, models, node packs and the catalogue of the app that MODAL_APP names.\n" +
 			"Exit code 1 when something is wrong.",
+		Example:      "  comfyd doctor\n  comfyd doctor --gpu",
+		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := open()
 			if err != nil {
@@ -42,11 +36,11 @@ func doctorCommand() *cobra.Command {
 	return c
 }
 
-func modelsCommand() *cobra.Command {
-	c := &cobra.Command{Use: "models", Short: "Models on the Volume at Modal", Args: cobra.NoArgs}
+// AddModelCommand is `comfyd models add`, which does so, too.
+func AddModelCommand() *cobra.Command {
 	var name, sha256 string
 	add := &cobra.Command{
-		Use: "add URL FOLDER", Short: "Download one more model to the Volume at Modal",
+		Use: "add URL FOLDER", Short: "Download one more model to the Volume at Modal", SilenceUsage: true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return errors.New("give a URL and a folder: comfyd models add URL FOLDER")
@@ -74,8 +68,7 @@ func modelsCommand() *cobra.Command {
 	}
 	add.Flags().StringVar(&name, "name", "", "the file's name (default: the URL's)")
 	add.Flags().StringVar(&sha256, "sha256", "", "what the file's SHA-256 must be, in hex (default: what the source publishes)")
-	c.AddCommand(add)
-	return c
+	return add
 }
 
 // open makes a backend from the environment, as comfyd does with COMFYD_BACKEND=modal.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 
 	"github.com/comfyd/comfyd/internal/fakemodal"
@@ -17,19 +18,14 @@ import (
 // run executes one of the commands as a user does.
 func run(t *testing.T, args ...string) (out string, err error) {
 	t.Helper()
-	for _, c := range Commands() {
-		if c.Name() != args[0] {
-			continue
-		}
-		var b bytes.Buffer
-		c.SetOut(&b)
-		c.SetErr(&b)
-		c.SetArgs(args[1:])
-		err = c.ExecuteContext(t.Context())
-		return b.String(), err
-	}
-	t.Fatalf("no command %s", args[0])
-	return "", nil
+	c := &cobra.Command{Use: "comfyd"}
+	c.AddCommand(Command(), AddModelCommand())
+	var b bytes.Buffer
+	c.SetOut(&b)
+	c.SetErr(&b)
+	c.SetArgs(args)
+	err = c.ExecuteContext(t.Context())
+	return b.String(), err
 }
 
 func connect(t *testing.T, m *fakemodal.Server) {
@@ -97,13 +93,13 @@ func TestModelsAdd(t *testing.T) {
 	defer source.Close()
 	m := fakemodal.Product(t)
 	connect(t, m)
-	out, err := run(t, "models", "add", source.URL+"/style.safetensors", "loras")
+	out, err := run(t, "add", source.URL+"/style.safetensors", "loras")
 	require.NoError(t, err, out)
 	require.Contains(t, out, "loras/style.safetensors  4000 bytes")
 	require.FileExists(t, filepath.Join(m.VolumeDir("comfyd-models"), "loras", "style.safetensors"))
 
-	_, err = run(t, "models", "add", source.URL+"/moved.safetensors", "loras")
+	_, err = run(t, "add", source.URL+"/moved.safetensors", "loras")
 	require.ErrorContains(t, err, "404")
-	_, err = run(t, "models", "add", source.URL+"/style.safetensors", "../../etc")
+	_, err = run(t, "add", source.URL+"/style.safetensors", "../../etc")
 	require.ErrorContains(t, err, "folder")
 }
