@@ -83,10 +83,10 @@ type sweep struct {
 	place place
 }
 
-// Sweep starts webhooks that Temporal's end of a job has prevented. It removes outputs whose jobs Temporal has forgotten, inputs, graphs and catalogues that nobody uses, and finishes
-// deletions that were interrupted. It looks closely only at what is older than the namespace's retention, asks about each
-// job once, and goes on where an attempt before it stopped. What Temporal or the store does not say for certain ends it:
-// nothing is removed in doubt.
+// Sweep starts webhooks that Temporal's end of a job has prevented. It removes outputs whose jobs Temporal has forgotten,
+// inputs, graphs and catalogues that nobody uses, and finishes deletions that were interrupted. It looks closely only at what
+// is older than the namespace's retention, asks about each job once, and goes on where an attempt before it stopped. What
+// Temporal or the store does not say for certain ends it: nothing is removed in doubt.
 func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 	w := &sweep{Sweeper: s, ctx: ctx, now: activity.GetInfo(ctx).StartedTime}
 	if activity.HasHeartbeatDetails(ctx) {

@@ -112,6 +112,7 @@ func (s *Server) readBatch(c *fiber.Ctx, b *batch) (err error) {
 	if b.graph, err = comfy.ParseGraph(b.sub.workflow); err != nil {
 		return graphError(err)
 	}
+	b.sub.workflow = nil // as readWorkflow does
 	jobs, err := b.sub.batch.jobs()
 	if err != nil {
 		return err
@@ -153,7 +154,7 @@ func (s *Server) startBatch(b *batch) (replayed bool, sent int, err error) {
 		if err := s.checkBatch(b); err != nil {
 			return false, 0, err
 		}
-		if err := s.fetchImages(b.tenant, b.sub.images, b.request.Images); err != nil {
+		if err := s.fetchImages(b.tenant, b.sub.images, b.request.Images, len(b.graph.JSON())+b.sub.batch.size()); err != nil {
 			return false, 0, err
 		}
 	}

@@ -85,6 +85,16 @@ func decodeVariation(dec *json.Decoder, i int) (map[string]json.RawMessage, erro
 	return v, nil
 }
 
+// size is how many bytes the variations have.
+func (b *batchFields) size() (n int) {
+	for _, v := range b.variations {
+		for _, value := range v {
+			n += len(value)
+		}
+	}
+	return n
+}
+
 // jobs is how many the batch asks for.
 func (b *batchFields) jobs() (int, error) {
 	switch {

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -123,14 +122,7 @@ func (l *listener) shrink() {
 
 // Read waits for events, and ends with the job or the server.
 func (l *listener) Read(p []byte) (n int, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
-		}
-		if err != nil && err != io.EOF {
-			l.log.WithError(err).Error("an event stream broke off")
-		}
-	}()
+	defer endRead(l.log, "an event stream broke off", &err)
 	for l.buf.Len() == 0 {
 		if l.over {
 			return 0, io.EOF

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -44,25 +45,30 @@ type fetcher struct {
 	limit            int64 // bytes of all files of one request
 	timeout, silence time.Duration
 
-	mu    sync.Mutex
-	slots map[string]chan struct{} // by tenant
+	mu      sync.Mutex
+	tenants map[string]*fetches
+}
+
+// fetches bounds those of a tenant.
+type fetches struct {
+	slots   chan struct{} // held by those that are under way
+	waiting *budget       // what requests hold in memory that wait for files: how long they do is up to others
 }
 
 func newFetcher(o *Options) *fetcher {
 	return &fetcher{
 		caller: o.Outbound, client: o.Outbound.Client(true), agent: "comfyd/" + o.Version, limit: o.BodyLimit,
-		timeout: fetchTimeout, silence: fetchSilence, slots: map[string]chan struct{}{},
+		timeout: fetchTimeout, silence: fetchSilence, tenants: map[string]*fetches{},
 	}
 }
 
-// slot is held by the fetches of a tenant that are under way.
-func (f *fetcher) slot(tenant string) chan struct{} {
+func (f *fetcher) of(tenant string) *fetches {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.slots[tenant] == nil {
-		f.slots[tenant] = make(chan struct{}, fetchesAtOnce)
+	if f.tenants[tenant] == nil {
+		f.tenants[tenant] = &fetches{slots: make(chan struct{}, fetchesAtOnce), waiting: newBudget(f.limit)}
 	}
-	return f.slots[tenant]
+	return f.tenants[tenant]
 }
 
 // url is the address at which the file is; empty where the field has its bytes, as base64 or as a data URI.
@@ -95,8 +101,18 @@ func withoutQuery(raw string) string {
 	return shorten((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String())
 }
 
-// fetchImages replaces the inputs that stand for URLs by the files that are there.
-func (s *Server) fetchImages(tenant string, images []imageField, inputs []comfy.Input) error {
+// fetchImages replaces the inputs that stand for URLs by the files that are there. holds is how many bytes the request keeps
+// in memory meanwhile: its body is counted no more.
+func (s *Server) fetchImages(tenant string, images []imageField, inputs []comfy.Input, holds int) error {
+	if !slices.ContainsFunc(images, func(img imageField) bool { return img.url() != "" }) {
+		return nil
+	}
+	waiting := s.fetcher.of(tenant).waiting
+	if !waiting.take(int64(holds)) {
+		return failf(CodeRateLimited, "Your requests that wait for files at URLs would be too large: the workflows of all of them may have %d bytes together (COMFYD_BODY_LIMIT). "+
+			"Nothing was accepted; try again, or send the files to POST /inputs before.", waiting.max)
+	}
+	defer waiting.give(int64(holds))
 	ctx, cancel := context.WithTimeout(s.life, s.fetcher.timeout)
 	defer cancel()
 	room := newBudget(s.fetcher.limit)
@@ -119,7 +135,7 @@ func (s *Server) fetchImages(tenant string, images []imageField, inputs []comfy.
 // reasons are told in words of our own.
 func (s *Server) fetchImage(ctx context.Context, tenant string, img imageField, room *budget) (comfy.Input, error) {
 	f := s.fetcher
-	slot := f.slot(tenant)
+	slot := f.of(tenant).slots
 	select {
 	case slot <- struct{}{}:
 		defer func() { <-slot }()

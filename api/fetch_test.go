@@ -167,6 +167,33 @@ func TestFetchesAtOnce(t *testing.T) {
 	require.Len(t, h.temporal.runs, 1)
 }
 
+// TestFetchesHoldLittle: requests that wait for files which never come cannot fill the memory, whatever else they bring.
+func TestFetchesHoldLittle(t *testing.T) {
+	h := newTunedHarness(t, func(s *Server) { s.fetcher.silence = time.Minute }, here, func(o *Options) { o.BodyLimit = 1 << 20 })
+	s := newSource(t)
+	long := strings.Repeat("x", 400<<10)
+	with := func(url string) string {
+		return `{"workflow":{"1":{"class_type":"A","inputs":{"text":"` + long + `"}}},"images":[{"name":"1.png","image":"` + url + `"}]}`
+	}
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() { require.Equal(t, 422, h.submit(with(s.URL+"/silent")).status, "what came is empty") })
+	}
+	require.Eventually(t, func() bool { return s.asked.Load() == 2 }, 10*time.Second, time.Millisecond)
+	h.requireError(h.submit(with(s.URL+"/picture")), 429, CodeRateLimited)
+	require.Equal(t, 202, h.submit(withImages(s.URL+"/picture")).status, "a small one has room")
+	require.Equal(t, 202, h.submit(with("aGVsbG8=")).status, "one that waits for nothing needs none")
+	require.Equal(t, 202, h.submit(with(s.URL+"/picture"), "Authorization", "Bearer "+keyB).status, "nor is another tenant kept out")
+	s.release()
+	wg.Wait()
+	require.Equal(t, 202, h.submit(with(s.URL+"/picture")).status)
+
+	images := []imageField{{Name: "a", Image: "aGVsbG8="}, {Name: "b", Image: "https://example.com/b"}}
+	_, err := h.server.storeImages(t.Context(), "a", images)
+	require.NoError(t, err)
+	require.Equal(t, []imageField{{Name: "a"}, {Name: "b", Image: "https://example.com/b"}}, images, "what is stored is not held")
+}
+
 // TestFetchIdempotency: the address is what the request says, whatever is there by now.
 func TestFetchIdempotency(t *testing.T) {
 	h := newHarness(t, here)

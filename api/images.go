@@ -69,14 +69,17 @@ func checkNames(images []imageField) error {
 	return nil
 }
 
-// storeImages moves the files of a submission to the store. Those that it names by URL are left to fetchImages: until
-// then the URL stands in place of a ref, which is what a repeated request is known by.
+// storeImages moves the files of a submission to the store, so that it holds them no more. Those that it names by URL are left
+// to fetchImages: until then the URL stands in place of a ref, which is what a repeated request is known by.
 func (s *Server) storeImages(ctx context.Context, tenant string, images []imageField) ([]comfy.Input, error) {
 	inputs := make([]comfy.Input, 0, len(images))
 	for i, img := range images {
 		input, err := s.storeImage(ctx, tenant, img)
 		if err != nil {
 			return nil, ofImage(i, img.Name, err)
+		}
+		if input.SHA256 != "" {
+			images[i].Image = ""
 		}
 		inputs = append(inputs, input)
 	}

@@ -18,8 +18,8 @@ import (
 // maxFormField is the largest field of a form beside the file, in bytes.
 const maxFormField = 1 << 10
 
-// upload is POST /inputs: a form with the field "file" or "image", JSON {"name","image"}, whose
-// image may be an https URL, or the bytes themselves with ?name=. The file streams to the store; the ref in the answer names it in the images of a job.
+// upload is POST /inputs: a form with the field "file" or "image", JSON {"name","image"}, whose image may be an https URL, or
+// the bytes themselves with ?name=. The file streams to the store; the ref in the answer names it in the images of a job.
 func (s *Server) upload(c *fiber.Ctx) error {
 	if err := requirePlain(c); err != nil {
 		return err

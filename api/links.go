@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -19,9 +20,9 @@ const (
 	clockSkew = time.Minute
 )
 
-// signer makes and checks the signatures of links, to outputs and to events. A signature covers path, expiry and tenant, whatever the
-// method, so one link serves GET and HEAD. The tenant is not in the link: it is found by trying those that there are,
-// which needs no look at the job for a link that is forged.
+// signer makes and checks the signatures of links, to outputs and to events. A signature covers path, expiry and tenant,
+// whatever the method, so one link serves GET and HEAD. The tenant is not in the link: it is found by trying those that
+// there are, which needs no look at the job for a link that is forged.
 type signer struct {
 	key     []byte
 	tenants []string
@@ -109,4 +110,15 @@ func (s *Server) checkLink(c *fiber.Ctx, path string) (string, error) {
 		return "", failf(CodeLinkExpired, "The link has expired. Ask the job's status for a new one (?output=url; events_url).")
 	}
 	return tenant, nil
+}
+
+// url makes an address that the client can use.
+func (s *Server) url(c *fiber.Ctx, path string) string { return s.base(c) + path }
+
+// base is what the addresses begin with that the client can use: the public URL, or the one that it used itself.
+func (s *Server) base(c *fiber.Ctx) string {
+	if s.opts.PublicURL != "" {
+		return strings.TrimSuffix(s.opts.PublicURL, "/")
+	}
+	return c.BaseURL()
 }

@@ -69,14 +69,16 @@ func newPage() (*page, error) {
 	return p, nil
 }
 
-// wantsPage tells a browser's visit from a client's call.
+// wantsPage tells a browser's visit from a client's call. A visit sends no key; some libraries name HTML among what they
+// take unless they are told otherwise, such as Java's.
 func wantsPage(c *fiber.Ctx) bool {
-	return strings.Contains(c.Get(fiber.HeaderAccept), fiber.MIMETextHTML)
+	scheme, _, _ := strings.Cut(c.Get(fiber.HeaderAuthorization), " ")
+	return strings.Contains(c.Get(fiber.HeaderAccept), fiber.MIMETextHTML) && !strings.EqualFold(scheme, "Bearer")
 }
 
 // home is GET /: the page for browsers, and for other clients what there is here.
 func (s *Server) home(c *fiber.Ctx) error {
-	c.Vary(fiber.HeaderAccept)
+	c.Vary(fiber.HeaderAccept, fiber.HeaderAuthorization)
 	if wantsPage(c) {
 		return s.sendPage(c)
 	}
@@ -89,7 +91,7 @@ func (s *Server) home(c *fiber.Ctx) error {
 // jobPage is GET /jobs/{id} for browsers: links from elsewhere, such as Temporal's pages, lead there. It tells nothing
 // about the job, so it needs no key.
 func (s *Server) jobPage(c *fiber.Ctx) error {
-	c.Vary(fiber.HeaderAccept)
+	c.Vary(fiber.HeaderAccept, fiber.HeaderAuthorization)
 	if wantsPage(c) {
 		return s.sendPage(c)
 	}

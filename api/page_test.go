@@ -18,7 +18,7 @@ func TestPage(t *testing.T) {
 		require.Equal(t, 200, a.status, path)
 		require.Equal(t, "text/html; charset=utf-8", a.header.Get("Content-Type"))
 		require.Equal(t, "no-cache", a.header.Get("Cache-Control"), "a new version shows at once")
-		require.Equal(t, "Accept", a.header.Get("Vary"))
+		require.Equal(t, "Accept, Authorization", a.header.Get("Vary"))
 		require.Equal(t, "nosniff", a.header.Get("X-Content-Type-Options"))
 		policy := a.header.Get("Content-Security-Policy")
 		for _, part := range []string{"default-src 'none'", "script-src 'self'", "style-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"} {
@@ -31,6 +31,9 @@ func TestPage(t *testing.T) {
 	}
 	h.requireError(h.do("GET", "/jobs/x", "", "Authorization", ""), 401, CodeUnauthorized)
 	h.requireError(h.do("GET", "/jobs/x", ""), 404, CodeNotFound)
+	const asJava = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2" // of HttpURLConnection, unless it is told otherwise
+	h.requireError(h.do("GET", "/jobs/x", "", "Accept", asJava), 404, CodeNotFound)
+	require.Equal(t, 200, h.do("GET", "/jobs/x", "", "Accept", asBrowser, "Authorization", "Basic YTpi").status, "behind a proxy with a login of its own")
 	a := h.do("GET", "/", "", "Authorization", "")
 	require.Equal(t, "comfyd", a.body["name"], "clients get JSON: %s", a.raw)
 	require.Contains(t, a.body["submit"], "/submit_workflow")
@@ -40,7 +43,7 @@ func TestPage(t *testing.T) {
 // TestPageFiles: every file that the page and its modules name is there, for good, and of a kind that a browser takes.
 func TestPageFiles(t *testing.T) {
 	h := newHarness(t)
-	start := string(h.do("GET", "/", "", "Accept", asBrowser).raw)
+	start := string(h.do("GET", "/", "", "Accept", asBrowser, "Authorization", "").raw)
 	digest := regexp.MustCompile(`web/([0-9a-f]{16})/app\.js`).FindStringSubmatch(start)
 	require.NotNil(t, digest, start)
 	folder := "/web/" + digest[1] + "/"

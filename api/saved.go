@@ -14,6 +14,7 @@ import (
 // readWorkflow reads the graph, or keeps what the editor saves until it can be converted.
 func (j *newJob) readWorkflow() error {
 	graph, err := comfy.ParseGraph(j.sub.workflow)
+	j.sub.workflow = nil // read, and not to be held beside what was made of it
 	var other *comfy.GraphError
 	if errors.As(err, &other) && other.File != nil {
 		j.saved = other.File

@@ -71,16 +71,24 @@ func (s *Server) sendStream(c *fiber.Ctx, st *stream) error {
 	return nil
 }
 
-// Read fills p. A failure breaks the connection, so that nobody takes a part for the whole; only the log can say why.
+// endRead is deferred by each Read of a body. A failure breaks the connection, so that nobody takes a part for the whole; only
+// the log can say why. A panic would end the process: bodies are read outside of what the HTTP library guards.
+func endRead(log logrus.FieldLogger, broken string, err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+	}
+	if *err != nil && *err != io.EOF {
+		log.WithError(*err).Error(broken)
+	}
+}
+
+// Read fills p.
 func (st *stream) Read(p []byte) (n int, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
-		}
-		if err != nil && err != io.EOF {
-			st.log.WithError(err).Error("an answer broke off")
-		}
-	}()
+	defer endRead(st.log, "an answer broke off", &err)
+	return st.read(p)
+}
+
+func (st *stream) read(p []byte) (n int, err error) {
 	for len(st.ready) == 0 {
 		if err := st.fill(); err != nil {
 			return 0, err

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -147,7 +146,7 @@ func (s *Server) start(j *newJob) (replayed bool, err error) {
 	if replayed, err = s.look(j, memo); replayed || err != nil {
 		return replayed, err
 	}
-	if err := s.fetchImages(j.tenant, j.sub.images, j.request.Images); err != nil {
+	if err := s.fetchImages(j.tenant, j.sub.images, j.request.Images, len(j.graph.JSON())+len(j.saved)); err != nil {
 		return false, err
 	}
 	return s.launch(j, memo)
@@ -291,15 +290,4 @@ func jobID(tenant, key string) string {
 		return uuid.NewString()
 	}
 	return uuid.NewSHA1(uuid.NewSHA1(jobNamespace, []byte(tenant)), []byte(key)).String()
-}
-
-// url makes an address that the client can use.
-func (s *Server) url(c *fiber.Ctx, path string) string { return s.base(c) + path }
-
-// base is what the addresses begin with that the client can use: the public URL, or the one that it used itself.
-func (s *Server) base(c *fiber.Ctx) string {
-	if s.opts.PublicURL != "" {
-		return strings.TrimSuffix(s.opts.PublicURL, "/")
-	}
-	return c.BaseURL()
 }

@@ -138,8 +138,9 @@ func (z *zipped) header(at time.Time) *zip.FileHeader {
 	return &zip.FileHeader{Name: z.name, Method: zip.Store, Modified: at.UTC()}
 }
 
-// Read fills p. As with any stream, a failure breaks the connection.
-func (z *zipStream) Read(p []byte) (int, error) {
+// Read fills p.
+func (z *zipStream) Read(p []byte) (n int, err error) {
+	defer endRead(z.src.log, "an archive broke off", &err)
 	for z.out.Len() == 0 {
 		if z.closed {
 			return 0, io.EOF
@@ -165,7 +166,7 @@ func (z *zipStream) fill() (err error) {
 		}
 		z.src.pieces = []piece{next.piece}
 	}
-	n, err := z.src.Read(z.raw)
+	n, err := z.src.read(z.raw)
 	if err == io.EOF {
 		z.current = nil
 		return z.zip.Flush()

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
@@ -72,6 +73,13 @@ func TestZipOfNothing(t *testing.T) {
 	run.failure = endError(t, temporal.NewNonRetryableApplicationError("x", "node_failed", nil))
 	h.finish(run, enums.WORKFLOW_EXECUTION_STATUS_FAILED)
 	h.requireError(h.do("GET", "/outputs/"+id+".zip", ""), 404, CodeNotFound)
+}
+
+// TestZipPanics: a body is read where nobody else would catch a panic, which would end the process.
+func TestZipPanics(t *testing.T) {
+	z := &zipStream{src: &stream{log: logrus.New()}, files: []zipped{{name: "a"}}} // with no writer
+	_, err := z.Read(make([]byte, 1))
+	require.ErrorContains(t, err, "panic")
 }
 
 // TestZipSize: headers grow where files, and where they begin, lie beyond 4 GiB.

@@ -38,32 +38,50 @@ func Webhooks(c client.Client, deliver func(context.Context, comfy.Webhook) (*co
 	return w
 }
 
-// tell starts the webhook of a run of a job. Where the ID has got another run meanwhile, that one's end is told.
+// tell starts the webhook of a run of a job, unless it was started. Where the ID has got another run meanwhile, that one's end
+// is told; where it had one before whose message is still on its way, that message gives way.
 func tell(c client.Client, inputs converter.DataConverter) func(ctx context.Context, jobID, runID string) error {
 	return func(ctx context.Context, jobID, runID string) error {
 		ctx, done := context.WithTimeout(ctx, askTimeout)
 		defer done()
-		began, err := c.GetWorkflowHistory(ctx, jobID, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
-		if err != nil {
-			return fmt.Errorf("reading whether job %s has a webhook: %w", jobID, err)
-		}
 		var r comfy.Request
-		if inputs.FromPayloads(began.GetWorkflowExecutionStartedEventAttributes().GetInput(), &r) != nil || r.WebhookURL == "" {
-			return nil // what cannot be read is no job of ours, or another worker has the key
+		if known, err := readInput(ctx, c, inputs, jobID, runID, &r); err != nil || !known || r.WebhookURL == "" {
+			return err
 		}
 		latest, err := c.DescribeWorkflowExecution(ctx, jobID, "")
 		if err != nil || latest.GetWorkflowExecutionInfo().GetExecution().GetRunId() != runID {
 			return err
 		}
-		_, err = c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		in := comfy.Webhook{JobID: jobID, RunID: runID, URL: r.WebhookURL}
+		options := client.StartWorkflowOptions{
 			ID: comfy.WebhookWorkflowID(jobID), TaskQueue: comfy.TaskQueue, WorkflowIDReusePolicy: enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
-		}, comfy.WebhookWorkflowName, comfy.Webhook{JobID: jobID, RunID: runID, URL: r.WebhookURL})
+			WorkflowExecutionErrorWhenAlreadyStarted: true,
+		}
+		_, err = c.ExecuteWorkflow(ctx, options, comfy.WebhookWorkflowName, in)
 		var already *serviceerror.WorkflowExecutionAlreadyStarted
-		if err != nil && !errors.As(err, &already) {
+		if errors.As(err, &already) {
+			var earlier comfy.Webhook
+			if known, err := readInput(ctx, c, inputs, options.ID, "", &earlier); err != nil || !known || earlier.RunID == runID {
+				return err
+			}
+			options.WorkflowIDReusePolicy, options.WorkflowIDConflictPolicy = enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE, enums.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
+			_, err = c.ExecuteWorkflow(ctx, options, comfy.WebhookWorkflowName, in)
+		}
+		if err != nil {
 			return fmt.Errorf("starting the webhook of job %s: %w", jobID, err)
 		}
 		return nil
 	}
+}
+
+// readInput reads what a workflow was started with. What cannot be read is none of ours, or another worker has the key: then
+// it is not known.
+func readInput(ctx context.Context, c client.Client, inputs converter.DataConverter, id, runID string, into any) (known bool, err error) {
+	began, err := c.GetWorkflowHistory(ctx, id, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
+	if err != nil {
+		return false, fmt.Errorf("reading what %s was started with: %w", id, err)
+	}
+	return inputs.FromPayloads(began.GetWorkflowExecutionStartedEventAttributes().GetInput(), into) == nil, nil
 }
 
 // beat tells Temporal each second that the activity of ctx is being worked on, so that its worker's death is noticed soon;

@@ -47,12 +47,14 @@ func (d *Directory) convert(ctx context.Context, file []byte, w backend.Want) (j
 	}
 	options := editor.Options{Pick: rand.IntN, Now: time.Now()}
 	var first error
+	tried := map[string]bool{} // servers with the same nodes share a catalogue
 	for _, r := range records {
 		for _, s := range r.Servers {
 			c := catalogs[s.CatalogRef]
-			if c == nil || !w.Fits(r.Pool) {
+			if c == nil || !w.Fits(r.Pool) || tried[s.CatalogRef] {
 				continue
 			}
+			tried[s.CatalogRef] = true
 			graph, err := editor.Convert(file, c, options)
 			if err == nil {
 				return graph, nil

@@ -49,6 +49,7 @@ type node struct {
 	id, kind, title, mode string
 	inputs, outputs       []slot
 	values                json.RawMessage            // widgets_values: a list, or an object in some packs
+	value                 string                     // the first of them, of a GetNode or a SetNode: what they call the link
 	named                 map[string]json.RawMessage // the same by name, as newer editors save it
 	proxies               [][2]string                // a subgraph's widgets: node and widget inside it
 	alias                 string                     // by which file names may call it
@@ -120,7 +121,7 @@ func (g *canvas) read(f fields) error {
 		}
 		g.nodes, g.byID[n.id] = append(g.nodes, n), n
 		if n.kind == setNode {
-			g.setters[n.first()] = append(g.setters[n.first()], n)
+			g.setters[n.value] = append(g.setters[n.value], n)
 		}
 	}
 	links := list(f["links"])
@@ -160,6 +161,9 @@ func readNode(f fields) *node {
 	if same, ok := renamed[n.kind]; ok {
 		n.kind = same
 	}
+	if values := list(n.values); len(values) > 0 && (n.kind == getNode || n.kind == setNode) {
+		n.value = word(values[0])
+	}
 	properties := object(f["properties"])
 	n.alias = word(properties["Node name for S&R"])
 	n.replaces = word(properties["Run widget replace on values"]) == "true"
@@ -169,14 +173,6 @@ func readNode(f fields) *node {
 		}
 	}
 	return n
-}
-
-// first is the first of a node's values, of one of the editor's own nodes.
-func (n *node) first() string {
-	if values := list(n.values); len(values) > 0 {
-		return word(values[0])
-	}
-	return ""
 }
 
 // renamed are classes of ComfyUI's that have another name now; the editor replaces them when it opens a file.

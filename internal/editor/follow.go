@@ -121,6 +121,9 @@ func (t *trail) into(host *instance, i int, kind string) (source, bool) {
 		return t.fail("the subgraph %s has no output %d", host.id, i)
 	}
 	for _, id := range outputs[i].links {
+		if !t.c.spend(1) {
+			return source{}, false
+		}
 		l, ok := host.inside.canvas.links[id]
 		if !ok {
 			continue
@@ -143,7 +146,12 @@ func (t *trail) bypass(in *instance, i int, kind string) (source, bool) {
 	if !ok {
 		return t.fail("the bypassed node %s has no output %d", in.id, i)
 	}
-	fits := func(s slot) bool { return connects(s.kind, given) && connects(s.kind, kind) }
+	if !t.c.spend(len(in.inputs)) {
+		return source{}, false
+	}
+	fits := func(s slot) bool {
+		return t.c.spend((len(s.kind)+len(given)+len(kind))/32) && connects(s.kind, given) && connects(s.kind, kind)
+	}
 	k := -1
 	switch {
 	case kind == "*" || kind == "":
@@ -165,11 +173,16 @@ func (t *trail) bypass(in *instance, i int, kind string) (source, bool) {
 
 // connects is the editor's rule for which types may be linked; each may be a list with commas.
 func connects(a, b string) bool {
-	for _, x := range strings.Split(strings.ToLower(a), ",") {
-		for _, y := range strings.Split(strings.ToLower(b), ",") {
-			if x == y || x == "*" || x == "" || y == "*" || y == "" {
-				return true
-			}
+	kinds := map[string]bool{}
+	for y := range strings.SplitSeq(strings.ToLower(b), ",") {
+		kinds[y] = true
+	}
+	if kinds["*"] || kinds[""] {
+		return true
+	}
+	for x := range strings.SplitSeq(strings.ToLower(a), ",") {
+		if x == "*" || x == "" || kinds[x] {
+			return true
 		}
 	}
 	return false
@@ -194,7 +207,7 @@ func virtual(kind string) bool {
 
 // set finds the SetNode that a GetNode names.
 func (t *trail) set(get *instance, kind string) (source, bool) {
-	name := get.node.first()
+	name := get.node.value
 	found := get.in.canvas.setters[name]
 	if name == "" || len(found) != 1 || len(found[0].inputs) == 0 {
 		return t.fail("GetNode %s asks for %q, which %d SetNodes beside it give", get.id, clip(name), len(found))

@@ -33,6 +33,9 @@ func (c *converter) promote(host *instance) {
 		return
 	}
 	for k, p := range host.node.proxies {
+		if !c.spend(1 + len(host.inputs)) {
+			return
+		}
 		if k >= len(saved) || string(saved[k]) == "null" {
 			if p[0] == "-1" && k < len(saved) {
 				c.fail(host, "its widget %q has no saved value. Open it in the editor, check it and save again", clip(p[1]))

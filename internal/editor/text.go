@@ -35,7 +35,7 @@ func (c *converter) prompted(in *instance, p pair) json.RawMessage {
 	}
 	if i.prompt && strings.ContainsAny(shown, `\{}|/`) {
 		var ok bool
-		if shown, ok = c.choose(shown, 0); !ok {
+		if shown, ok = c.choose(shown, 0); !ok && !c.stop() {
 			c.fail(in, "the choices {one|two} in its input %q stand more than %d deep in one another", clip(p.name), maxChoices)
 		}
 	}
@@ -45,16 +45,47 @@ func (c *converter) prompted(in *instance, p pair) json.RawMessage {
 	return json.RawMessage(quote(shown))
 }
 
-var comments = regexp.MustCompile(`(?s:/\*.*?\*/)|//[^\n\r\x{2028}\x{2029}]*`)
+// uncommented leaves out /* ... */ and // ... to the end of the line. A comment that nobody closes is none; it is looked for
+// once, since a pattern would look to the end of the text for each.
+func uncommented(text string) string {
+	var b strings.Builder
+	closed := true
+	for {
+		i := strings.IndexByte(text, '/')
+		if i < 0 || i+1 == len(text) {
+			b.WriteString(text)
+			return b.String()
+		}
+		b.WriteString(text[:i])
+		text = text[i:]
+		end := 0
+		switch {
+		case text[1] == '*' && closed:
+			n := strings.Index(text[2:], "*/")
+			if closed = n >= 0; closed {
+				end = n + 4
+			}
+		case text[1] == '/':
+			if end = strings.IndexAny(text, "\n\r\u2028\u2029"); end < 0 {
+				end = len(text)
+			}
+		}
+		if end == 0 {
+			b.WriteByte('/')
+			end = 1
+		}
+		text = text[end:]
+	}
+}
 
 var escaped = regexp.MustCompile(`\\([{}|])`)
 
 // choose resolves a dynamic prompt: comments go, and of {one|two} one stays.
 func (c *converter) choose(text string, depth int) (string, bool) {
-	if depth > maxChoices {
+	if depth > maxChoices || !c.spend(len(text)/32) {
 		return text, false
 	}
-	text = comments.ReplaceAllString(text, "")
+	text = uncommented(text)
 	var b strings.Builder
 	for i := 0; i < len(text); {
 		switch text[i] {
