@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
@@ -112,7 +114,10 @@ func (d Deployment) Status(ctx context.Context) (*Status, error) {
 // SetCurrent gives all new jobs to a version whose workers are there. Jobs that are open keep to theirs; those from before the
 // deployment, which have none, go on with this one.
 func (d Deployment) SetCurrent(ctx context.Context, buildID string) error {
-	_, err := d.handle().SetCurrentVersion(ctx, client.WorkerDeploymentSetCurrentVersionOptions{BuildID: buildID})
+	err := settled(ctx, func() error {
+		_, err := d.handle().SetCurrentVersion(ctx, client.WorkerDeploymentSetCurrentVersionOptions{BuildID: buildID})
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("making version %s of deployment %s the current one: %w", buildID, d.Name, err)
 	}
@@ -121,11 +126,32 @@ func (d Deployment) SetCurrent(ctx context.Context, buildID string) error {
 
 // Ramp gives a part of the new jobs, in per cent, to a version; 0 ends that.
 func (d Deployment) Ramp(ctx context.Context, buildID string, percent float32) error {
-	_, err := d.handle().SetRampingVersion(ctx, client.WorkerDeploymentSetRampingVersionOptions{BuildID: buildID, Percentage: percent})
+	err := settled(ctx, func() error {
+		_, err := d.handle().SetRampingVersion(ctx, client.WorkerDeploymentSetRampingVersionOptions{BuildID: buildID, Percentage: percent})
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("giving %g %% of the new jobs to version %s of deployment %s: %w", percent, buildID, d.Name, err)
 	}
 	return nil
+}
+
+// settles is how long the task queues of workers that have just started may take to be known to Temporal.
+const settles = 10 * time.Second
+
+// settled does what a version is asked to take on. One whose workers have just started is refused for a moment, as lacking
+// task queues that its workers poll already (seen: two seconds after their start); one that really lacks them is refused
+// after all.
+func settled(ctx context.Context, ask func() error) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := ask()
+		var early *serviceerror.FailedPrecondition
+		if err != nil && !(errors.As(err, &early) && strings.Contains(early.Message, "missing active task queues")) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithMaxElapsedTime(settles))
+	return err
 }
 
 // Move has the open jobs of one version go on with another one, whose code must be able to: see `comfyd temporal replay`.
