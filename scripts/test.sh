@@ -55,9 +55,9 @@ stage "tests, with the race detector"
 # The embedded Temporal server takes minutes to build with it: what links it is tested without.
 linked='internal/embedded|internal/backup|internal/app|cmd/comfyd|/faults'
 (cd comfy && go test -race ./...)
-go test -race -timeout 20m $(go list ./... | grep -vE "$linked")
+go test -race -timeout 30m $(go list ./... | grep -vE "$linked")
 stage "tests with the embedded Temporal server"
-go test -timeout 25m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
+go test -timeout 40m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
 stage "faults, the fast rows"
 go test -short -parallel 4 -timeout 10m ./faults # the fast rows, which mostly wait; make faults runs them all
 stage "examples of parents"
