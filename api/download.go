@@ -39,13 +39,7 @@ func (s *Server) download(c *fiber.Ctx) error {
 		values[i] = value
 	}
 	id, sum, filename := values[0], values[1], values[2]
-	about(c).callID = id
-	tenant, err := s.byKeyOrLink(c, outputPath(id, sum, filename))
-	if err != nil {
-		return err
-	}
-	about(c).tenant = tenant
-	j, err := s.job(id, tenant)
+	j, err := s.linkedJob(c, id, outputPath(id, sum, filename))
 	if err != nil {
 		return err
 	}

@@ -47,13 +47,7 @@ func (s *Server) events(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	about(c).callID = id
-	tenant, err := s.byKeyOrLink(c, eventsPath(id))
-	if err != nil {
-		return err
-	}
-	about(c).tenant = tenant
-	j, err := s.job(id, tenant)
+	j, err := s.linkedJob(c, id, eventsPath(id))
 	if err != nil {
 		return err
 	}

@@ -88,6 +88,17 @@ func (s *Server) signature(tenant, path string, expires time.Time) string {
 	}.Encode()
 }
 
+// linkedJob reads the job of an address that opens by the key of its owner, or by a signed link to path.
+func (s *Server) linkedJob(c *fiber.Ctx, id, path string) (*job, error) {
+	about(c).callID = id
+	tenant, err := s.byKeyOrLink(c, path)
+	if err != nil {
+		return nil, err
+	}
+	about(c).tenant = tenant
+	return s.job(id, tenant)
+}
+
 // byKeyOrLink returns the tenant of the request's key, or the one that its signed link was made for.
 func (s *Server) byKeyOrLink(c *fiber.Ctx, path string) (string, error) {
 	if c.Get(fiber.HeaderAuthorization) == "" && c.Query("signature") != "" {

@@ -37,13 +37,7 @@ func (s *Server) archive(c *fiber.Ctx) error {
 	if !ok {
 		return fiber.ErrNotFound
 	}
-	about(c).callID = id
-	tenant, err := s.byKeyOrLink(c, archivePath(id))
-	if err != nil {
-		return err
-	}
-	about(c).tenant = tenant
-	j, err := s.job(id, tenant)
+	j, err := s.linkedJob(c, id, archivePath(id))
 	if err != nil {
 		return err
 	}
