@@ -4,13 +4,14 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 const (
 	// openFor is how old the status of an open job may be.
-	openFor     = 250 * time.Millisecond
+	openFor = 250 * time.Millisecond
+	// waitsFor is the same for a job that nobody has taken up yet, where this process hears of that at once.
+	waitsFor    = 2 * time.Second
 	maxOpenJobs = 4096
 	// maxClosedBytes bounds the memory for jobs that have ended; maxBody is the largest answer kept ready there.
 	maxClosedBytes = 32 << 20
@@ -25,32 +26,80 @@ const (
 
 // openJobs remembers for a moment what was read of open jobs, so that many pollers cost one read.
 type openJobs struct {
-	jobs *lru.Cache[string, openJob]
+	mu   sync.Mutex
+	jobs *simplelru.LRU[string, openJob]
 }
 
 type openJob struct {
-	job *job
-	at  time.Time
+	job    *job      // nil where nothing was read yet
+	at     time.Time // when it was read; zero where it is not to be told any more
+	turned time.Time // when a worker has last taken it up or let it go
 }
 
 func newOpenJobs() *openJobs {
-	jobs, err := lru.New[string, openJob](maxOpenJobs)
+	jobs, err := simplelru.NewLRU[string, openJob](maxOpenJobs, nil)
 	if err != nil {
 		panic(err) // the size is a constant above zero
 	}
 	return &openJobs{jobs: jobs}
 }
 
-func (o *openJobs) get(id string, now time.Time) *job {
-	hit, ok := o.jobs.Get(id)
-	if !ok || now.Sub(hit.at) >= openFor {
-		return nil
+// get returns nil where there is nothing that may still be told; often says that it is asked for more often than it is read.
+func (o *openJobs) get(id string, now time.Time) (j *job, often bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	hit, _ := o.jobs.Get(id)
+	if hit.job == nil || hit.at.IsZero() {
+		return nil, false
 	}
+	age := now.Sub(hit.at)
+	if age >= openFor && (age >= waitsFor || !hit.job.waits) {
+		return nil, false
+	}
+	return hit.job, age < openFor
+}
+
+// last returns what was read of a job last, however long ago; nil where nothing is remembered.
+func (o *openJobs) last(id string) *job {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	hit, _ := o.jobs.Peek(id)
 	return hit.job
 }
 
-func (o *openJobs) add(j *job, now time.Time) { o.jobs.Add(j.id, openJob{job: j, at: now}) }
-func (o *openJobs) forget(id string)          { o.jobs.Remove(id) }
+// add takes what a read that began then has brought. A job that a worker has taken up since does not wait any more.
+func (o *openJobs) add(j *job, began, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	hit, _ := o.jobs.Peek(j.id)
+	hit.job, hit.at = j, now
+	if j.waits && began.Before(hit.turned) {
+		hit.at = time.Time{}
+	}
+	o.jobs.Add(j.id, hit)
+}
+
+// turn says that a worker has taken a job up or let it go: one that was told to wait is read anew.
+func (o *openJobs) turn(id string, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	hit, _ := o.jobs.Peek(id)
+	hit.turned = now
+	if hit.job != nil && hit.job.waits {
+		hit.at = time.Time{}
+	}
+	o.jobs.Add(id, hit)
+}
+
+// expire makes the next read ask Temporal.
+func (o *openJobs) expire(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if hit, ok := o.jobs.Peek(id); ok {
+		hit.at = time.Time{}
+		o.jobs.Add(id, hit)
+	}
+}
 
 // closedJobs remembers jobs that have ended, which never change but for being forgotten, up to a number of bytes.
 type closedJobs struct {

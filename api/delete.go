@@ -79,7 +79,7 @@ func (s *Server) forgetJob(c *fiber.Ctx, j *job) error {
 	}
 	s.deleted.Add(j.runID, struct{}{})
 	s.closed.forget(j)
-	s.open.forget(j.id)
+	s.open.expire(j.id)
 	s.reads.Forget(j.id)
 	return nil
 }

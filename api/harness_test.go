@@ -196,15 +196,16 @@ func (h *harness) finish(run *fakeRun, status enums.WorkflowExecutionStatus) {
 	h.temporal.mu.Lock()
 	defer h.temporal.mu.Unlock()
 	run.end(status)
-	h.server.open.forget(run.info.Execution.WorkflowId)
+	h.server.open.expire(run.info.Execution.WorkflowId)
 }
 
-// change changes a run while the server may read it.
+// change changes a run while the server may read it. What changes a workflow's own word is an event in its history.
 func (h *harness) change(run *fakeRun, f func()) {
 	h.temporal.mu.Lock()
 	defer h.temporal.mu.Unlock()
 	f()
-	h.server.open.forget(run.info.Execution.WorkflowId)
+	run.info.HistoryLength++
+	h.server.open.expire(run.info.Execution.WorkflowId)
 }
 
 func (h *harness) requireError(a answer, status int, code Code) {

@@ -38,7 +38,7 @@ func (s *Server) merge(j *job, own *comfy.Status, described *workflowservice.Des
 		status.Phase = comfy.PhaseQueued
 	}
 	if described.GetWorkflowExtendedInfo().GetCancelRequested() {
-		status.Phase = comfy.PhaseCanceling
+		status.Phase, j.waits = comfy.PhaseCanceling, false
 	}
 }
 
@@ -47,6 +47,7 @@ func (s *Server) merge(j *job, own *comfy.Status, described *workflowservice.Des
 func (s *Server) mergePrompt(j *job, activity *workflow.PendingActivityInfo) {
 	status := &j.status
 	status.Phase, status.Progress = comfy.PhaseQueued, nil
+	j.waits = s.opts.LiveHere && activity.GetState() == enums.PENDING_ACTIVITY_STATE_SCHEDULED
 	var beat heartbeat
 	payloads := activity.GetHeartbeatDetails()
 	if payloads == nil || s.opts.Converter.FromPayloads(payloads, &beat) != nil {

@@ -36,8 +36,11 @@ type job struct {
 	address           string // of the API, as the client of a job with a webhook has named it
 	unreadable        error  // why its submission cannot be read
 	status            comfy.Status
-	live              string // where the worker says more of an open one; empty where it does not
-	body              []byte // the whole answer of a job that has ended, where it is kept
+	live              string        // where the worker says more of an open one; empty where it does not
+	waits             bool          // nobody has taken up an open one yet, and this server hears of it when somebody does
+	own               *comfy.Status // the workflow's own word of an open one; nil where it gave none
+	events            int64         // of the history, when that was asked
+	body              []byte        // the whole answer of a job that has ended, where it is kept
 }
 
 func (j *job) ended() bool { return j.status.State != comfy.Running }
@@ -49,7 +52,8 @@ func (s *Server) job(id, tenant string) (*job, error) {
 		j = nil
 	}
 	if j == nil {
-		if j = s.open.get(id, s.now()); j != nil && j.tenant == tenant {
+		var often bool
+		if j, often = s.open.get(id, s.now()); often && j.tenant == tenant {
 			s.watches.of(j) // who polls so often wants to know the end as it happens
 		}
 	}
@@ -99,14 +103,14 @@ func (s *Server) known(j *job) bool {
 
 // freshJob reads a job anew, without what others have read a moment ago.
 func (s *Server) freshJob(id, tenant string) (*job, error) {
-	s.open.forget(id)
+	s.open.expire(id)
 	s.reads.Forget(id)
 	return s.job(id, tenant)
 }
 
 // endedJob is freshJob for one whose end may be known, and which nobody asks for at this moment.
 func (s *Server) endedJob(id, tenant string, end *outcome) (*job, error) {
-	s.open.forget(id)
+	s.open.expire(id)
 	s.reads.Forget(id)
 	return s.shared(id, tenant, end)
 }
@@ -120,6 +124,7 @@ func validWorkflowID(id string) bool {
 func (s *Server) read(id string, end *outcome) (*job, error) {
 	ctx, cancel := context.WithTimeout(s.life, readTimeout)
 	defer cancel()
+	began := s.now()
 	described, err := s.temporal.DescribeWorkflowExecution(ctx, id, "")
 	if err != nil {
 		return nil, temporalError(err)
@@ -145,8 +150,16 @@ func (s *Server) read(id string, end *outcome) (*job, error) {
 		s.closed.add(j, s.now())
 		return j, nil
 	}
-	s.merge(j, s.ownWord(ctx, id), described)
-	s.open.add(j, s.now())
+	// A workflow's state follows from its history: while that has not grown, it says what it has said before.
+	j.events = info.GetHistoryLength()
+	if before := s.open.last(id); before != nil && before.runID == j.runID && before.events == j.events {
+		j.own = before.own
+	}
+	if j.own == nil {
+		j.own = s.ownWord(ctx, id)
+	}
+	s.merge(j, j.own, described)
+	s.open.add(j, began, s.now())
 	return j, nil
 }
 

@@ -108,6 +108,9 @@ func New(o Options) (*Server, error) {
 	s.draining, s.drain = context.WithCancel(s.life)
 	s.admission, s.withdrawals, s.watches = newAdmission(s), newWithdrawals(), newWatches(s)
 	s.feeds = newFeeds(s)
+	if o.LiveHere {
+		o.Live.Turns(func(job string) { s.open.turn(job, s.now()) })
+	}
 	s.build()
 	return s, nil
 }

@@ -29,7 +29,7 @@ func (s *Server) status(c *fiber.Ctx) error {
 		return err
 	}
 	about(c).callID = id
-	j := s.started.get(id, s.now())
+	j, _ := s.started.get(id, s.now())
 	if j == nil || j.tenant != about(c).tenant || wait == 0 {
 		if j, err = s.job(id, about(c).tenant); err != nil {
 			return err

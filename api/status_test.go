@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"sync"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/comfyd/comfyd/backend"
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/live"
 )
 
 func TestStatusUnknown(t *testing.T) {
@@ -167,10 +169,90 @@ func TestStatusIsAtMostAQuarterOfASecondOld(t *testing.T) {
 	require.Equal(t, "warming", h.do("GET", "/status/"+id, "").body["phase"])
 	h.temporal.mu.Lock()
 	run.own = &comfy.Status{Phase: comfy.PhaseRunning}
+	run.info.HistoryLength++
 	h.temporal.mu.Unlock()
 	require.Equal(t, "warming", h.do("GET", "/status/"+id, "").body["phase"])
 	h.setClock(now.Add(openFor))
 	require.Equal(t, "running", h.do("GET", "/status/"+id, "").body["phase"])
+}
+
+// TestAWorkflowIsAskedOnce: what it says of itself follows from its history, and is asked for again only when that has grown.
+func TestAWorkflowIsAskedOnce(t *testing.T) {
+	h := newHarness(t)
+	id, run := h.submitted()
+	now := time.Now()
+	read := func() (phase any) {
+		now = now.Add(openFor)
+		h.setClock(now)
+		return h.do("GET", "/status/"+id, "").body["phase"]
+	}
+	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseWarming} })
+	for range 5 {
+		require.Equal(t, "warming", read())
+	}
+	require.EqualValues(t, 1, h.temporal.queries.Load())
+	h.change(run, func() { run.own = &comfy.Status{Phase: comfy.PhaseCollecting} })
+	for range 5 {
+		require.Equal(t, "collecting", read())
+	}
+	require.EqualValues(t, 2, h.temporal.queries.Load())
+	require.GreaterOrEqual(t, h.temporal.describes.Load(), int64(10), "the server is asked each time")
+	h.change(run, func() { run.info.Execution.RunId = "another-run" })
+	h.change(run, func() { run.info.HistoryLength, run.own = 2, &comfy.Status{Phase: comfy.PhaseQueued} })
+	require.Equal(t, "queued", read(), "another run of the ID has another history")
+}
+
+// TestAJobThatWaits: nothing happens to a job whose prompt no worker has taken. Where the workers are in this process, and
+// would tell, its status may be older; not otherwise.
+func TestAJobThatWaits(t *testing.T) {
+	for _, here := range []bool{true, false} {
+		t.Run(fmt.Sprint(here), func(t *testing.T) {
+			hub := live.NewHub("")
+			h := newHarness(t, func(o *Options) { o.Live, o.LiveHere = hub, here })
+			id, run := h.submitted()
+			now := time.Now()
+			phase := func(after time.Duration) any {
+				now = now.Add(after)
+				h.setClock(now)
+				return h.do("GET", "/status/"+id, "").body["phase"]
+			}
+			prompt := func(state enums.PendingActivityState) *workflowpb.PendingActivityInfo {
+				return &workflowpb.PendingActivityInfo{ActivityType: &commonpb.ActivityType{Name: comfy.ActivityPrompt}, State: state}
+			}
+			h.change(run, func() {
+				run.own = &comfy.Status{Phase: comfy.PhaseQueued}
+				run.pending = []*workflowpb.PendingActivityInfo{prompt(enums.PENDING_ACTIVITY_STATE_SCHEDULED)}
+			})
+			before := h.temporal.describes.Load()
+			require.Equal(t, "queued", phase(openFor))
+			for range 3 {
+				require.Equal(t, "queued", phase(openFor))
+			}
+			if !here {
+				require.EqualValues(t, 4, h.temporal.describes.Load()-before)
+				return
+			}
+			require.EqualValues(t, 1, h.temporal.describes.Load()-before)
+			h.temporal.mu.Lock()
+			run.pending = []*workflowpb.PendingActivityInfo{prompt(enums.PENDING_ACTIVITY_STATE_STARTED)}
+			h.temporal.mu.Unlock()
+			source := hub.Begin(id)
+			defer source.End()
+			phase(time.Millisecond)
+			require.EqualValues(t, 2, h.temporal.describes.Load()-before, "a worker has taken it")
+			phase(openFor)
+			require.EqualValues(t, 3, h.temporal.describes.Load()-before, "it waits no more")
+			phase(time.Millisecond)
+			require.EqualValues(t, 3, h.temporal.describes.Load()-before, "and is told from memory as any other")
+			h.change(run, func() { run.pending[0].State = enums.PENDING_ACTIVITY_STATE_SCHEDULED }) // for another worker
+			phase(openFor)
+			phase(openFor)
+			require.EqualValues(t, 4, h.temporal.describes.Load()-before)
+			source.End()
+			phase(time.Millisecond)
+			require.EqualValues(t, 5, h.temporal.describes.Load()-before, "the worker has let go of it")
+		})
+	}
 }
 
 func TestStatusFailed(t *testing.T) {

@@ -201,7 +201,7 @@ func (s *Server) launch(j *newJob, memo comfy.Submission) (replayed bool, err er
 		}
 		return false, e
 	}
-	s.started.add(&job{id: j.id, runID: run.GetRunID(), tenant: j.tenant, status: comfy.Status{State: comfy.Running}}, s.now())
+	s.started.add(&job{id: j.id, runID: run.GetRunID(), tenant: j.tenant, status: comfy.Status{State: comfy.Running}}, s.now(), s.now())
 	return false, nil
 }
 

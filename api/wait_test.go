@@ -26,7 +26,7 @@ func TestStatusWaits(t *testing.T) {
 	require.EqualValues(t, 1, h.temporal.gets.Load(), "one long poll for all who wait")
 	require.Zero(t, h.temporal.deadlines.Load(), "close to a deadline Temporal answers at once, and the SDK asks again without a pause")
 	// What others have read a moment ago is not the answer for one who has waited for the end.
-	h.server.open.add(&job{id: id, tenant: "a", status: comfy.Status{ID: id, State: comfy.Running}}, time.Now().Add(time.Hour))
+	h.server.open.add(&job{id: id, tenant: "a", status: comfy.Status{ID: id, State: comfy.Running}}, time.Now(), time.Now().Add(time.Hour))
 	h.temporal.mu.Lock()
 	run.end(enums.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	h.temporal.mu.Unlock()

@@ -104,6 +104,9 @@ func (b *bench) each(ctx context.Context, f func(s *system) error) error {
 		if err := b.settle(ctx, b.systems); err != nil {
 			return err
 		}
+		if err := b.comfy.clear(); err != nil {
+			return err
+		}
 		stop := b.profiler.begin(ctx, s, b.row)
 		err := f(s)
 		if err = errors.Join(err, stop()); ctx.Err() != nil {

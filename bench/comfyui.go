@@ -19,12 +19,13 @@ type comfyui struct {
 	*program
 	address string
 	node    string // the folder of its extra nodes
+	outputs string
 }
 
 // startComfyUI starts the ComfyUI that scripts/comfyui.sh has prepared, with folders and nodes of the bench's own.
 func startComfyUI(ctx context.Context, source, dir string) (*comfyui, error) {
-	c := &comfyui{node: filepath.Join(dir, "base", "custom_nodes", "bench")}
-	for _, folder := range []string{c.node, filepath.Join(dir, "base", "input"), filepath.Join(dir, "base", "output")} {
+	c := &comfyui{node: filepath.Join(dir, "base", "custom_nodes", "bench"), outputs: filepath.Join(dir, "base", "output")}
+	for _, folder := range []string{c.node, filepath.Join(dir, "base", "input"), c.outputs} {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return nil, err
 		}
@@ -56,6 +57,15 @@ func (c *comfyui) forget() error {
 	defer http.close()
 	_, err := http.want(200, "POST", "/history", []byte(`{"clear":true}`))
 	return err
+}
+
+// clear empties the folder of its outputs: to find a name for an image ComfyUI reads the whole folder, and whoever comes
+// later would pay for the jobs of those before.
+func (c *comfyui) clear() error {
+	if err := os.RemoveAll(c.outputs); err != nil {
+		return err
+	}
+	return os.Mkdir(c.outputs, 0o755)
 }
 
 // open lets the gated job end.

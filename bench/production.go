@@ -32,7 +32,7 @@ func startProduction(_ context.Context, _ programs, comfy *comfyui, dir string) 
 	for _, u := range c.URLs {
 		hosts = append(hosts, strings.TrimPrefix(u, "http://"))
 	}
-	s = &system{adapter: comfyd{}, addresses: strings.Join(hosts, ","), key: c.Key, stop: st.end}
+	s = &system{adapter: comfyd{}, addresses: strings.Join(hosts, ","), key: c.Key, temporal: c.TemporalAddress, namespace: c.Namespace, stop: st.end}
 	c.APIs[0].Stop()
 	began := time.Now()
 	c.APIs[0].Start()

@@ -13,6 +13,7 @@ var rows = []row{
 	{"idle", "At rest, before the first job", idleRow},
 	{"growth", "Growth: jobs in the queue, then in the history", growthRow},
 	{"tiny", "A tiny job (64x64, one colour), from submission to its image in hand", tinyRow},
+	{"floor", "Temporal alone: a workflow of one activity that does nothing", floorRow},
 	{"submit", "Submissions of one client, one after the other, while the jobs run", submitRow},
 	{"burst", "A burst over 16 connections, until all images are in hand", burstRow},
 	{"big", "A larger burst", bigRow},

@@ -16,6 +16,8 @@ type system struct {
 	addresses, key string
 	processes      []process // what it needs beside ComfyUI
 	profiles       string    // the address of its profiles, "" for none
+	temporal       string    // the address of its Temporal, "" for none
+	namespace      string    // of its jobs there
 	stop           func() error
 	// starts are how long it took to be ready, by what was started.
 	starts []started
@@ -74,7 +76,7 @@ func startComfyd(ctx context.Context, p programs, comfy *comfyui, dir string) (*
 	data := filepath.Join(dir, "data")
 	env := append(bounds(), "COMFYD_BACKEND=url", "COMFYUI_URLS=http://"+comfy.address, "COMFYD_DATA_DIR="+data,
 		"COMFYD_LISTEN="+addresses[0], "COMFYD_TEMPORAL_LISTEN="+addresses[1], "COMFYD_TEMPORAL_UI_LISTEN="+addresses[2])
-	s := &system{adapter: comfyd{}, addresses: addresses[0]}
+	s := &system{adapter: comfyd{}, addresses: addresses[0], temporal: addresses[1], namespace: "default"}
 	if p.profile {
 		s.profiles = addresses[3]
 		env = append(env, "COMFYD_PPROF_LISTEN="+s.profiles)

@@ -166,7 +166,7 @@ func TestF21TooLarge(t *testing.T) {
 	second := p.most(func() { attack(32) })
 	t.Logf("resident memory: %d MiB before, %d MiB with 8 of them, %d MiB with 64", before>>20, first>>20, second>>20)
 	// All bodies together have twice the limit, here 16 MiB. What decodes one doubles its buffer as it grows and copies it:
-	// up to three times that. The garbage of the refused ones adds GOGC's 40 %, and the connections their buffers.
+	// up to three times that. The garbage of the refused ones adds GOGC's 75 %, and the connections their buffers.
 	require.Less(t, second-before, int64(128<<20), "of 40 GiB")
 	for _, lie := range []struct {
 		name, request string

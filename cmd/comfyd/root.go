@@ -149,13 +149,13 @@ func run(r app.Role, version string) func(*cobra.Command, []string) error {
 }
 
 // garbagePercent lets the heap grow by less between two collections than Go's 100 does, so that a burst of jobs takes less
-// memory with Temporal in the process. It costs more collections.
-const garbagePercent = 40
+// memory with Temporal in the process. It costs more collections: with 40 a job took an eighth more CPU.
+const garbagePercent = 75
 
 // collectSooner sets garbagePercent, unless somebody has set GOGC.
 func collectSooner() {
-	if before := debug.SetGCPercent(garbagePercent); before != 100 {
-		debug.SetGCPercent(before)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
 	}
 }
 

@@ -62,6 +62,7 @@ func (a *App) temporal(ctx context.Context) (client.Client, error) {
 			}
 		}()
 		options.HostPort = s.Address()
+		options.ConnectionOptions.GrpcCompression = &client.GrpcCompressionNone{} // within one process it only costs time
 	} else {
 		var err error
 		if options, err = clusterOptions(a.config); err != nil {

@@ -29,6 +29,7 @@ type Hub struct {
 	mu     sync.Mutex
 	topics map[string]*topic  // by job
 	tokens map[string]*Source // by the last part of their URLs
+	turns  []func(job string)
 }
 
 // topic is a job that somebody publishes or listens to.
@@ -41,6 +42,23 @@ type topic struct {
 // NewHub makes a hub whose sources others can follow under base ("http://10.0.0.7:9465"); empty where [Hub.Handler] is not served.
 func NewHub(base string) *Hub {
 	return &Hub{base: base, topics: map[string]*topic{}, tokens: map[string]*Source{}}
+}
+
+// Turns has f called when somebody begins to publish about a job, and when it ends. f must be quick and not use the hub.
+func (h *Hub) Turns(f func(job string)) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.turns = append(h.turns, f)
+}
+
+// turn calls them. The lock is held.
+func (h *Hub) turn(job string) {
+	for _, f := range h.turns {
+		f(job)
+	}
 }
 
 // Source is who publishes about one prompt of a job. A nil one does nothing.
@@ -61,6 +79,7 @@ func (h *Hub) Begin(job string) *Source {
 	t := h.topic(job)
 	t.source, t.latest = s, nil
 	h.tokens[s.token] = s
+	h.turn(job)
 	return s
 }
 
@@ -105,6 +124,7 @@ func (s *Source) End() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.tokens, s.token)
+	h.turn(s.job)
 	if t := h.topics[s.job]; t != nil && t.source == s {
 		t.source, t.latest = nil, nil
 		h.drop(s.job, t)
