@@ -207,11 +207,13 @@ func TestBatchAtOnce(t *testing.T) {
 func TestBatchKeepsTheBounds(t *testing.T) {
 	h := newHarness(t, func(o *Options) { o.MaxOpenJobsPerTenant = 5 })
 	a := h.batch(`{"workflow":` + seeded + `,"seeds":6}`)
-	h.requireError(a, 429, CodeRateLimited)
-	require.Contains(t, a.body["error"], "COMFYD_MAX_OPEN_JOBS_PER_TENANT")
+	h.requireError(a, 422, CodeLimitExceeded)
+	require.Contains(t, a.body["error"], "COMFYD_MAX_OPEN_JOBS_PER_TENANT", "it will never fit")
 	require.Empty(t, h.temporal.runs)
 	h.jobsOf(h.batch(`{"workflow":`+seeded+`,"seeds":5}`, "Idempotency-Key", "k"))
-	h.requireError(h.batch(`{"workflow":`+seeded+`,"seeds":1}`), 429, CodeRateLimited)
+	a = h.batch(`{"workflow":` + seeded + `,"seeds":1}`)
+	h.requireError(a, 429, CodeRateLimited)
+	require.Contains(t, a.body["error"], "COMFYD_MAX_OPEN_JOBS_PER_TENANT")
 	require.Equal(t, "true", h.batch(`{"workflow":`+seeded+`,"seeds":5}`, "Idempotency-Key", "k").header.Get("Idempotent-Replayed"), "what is there needs no place")
 }
 

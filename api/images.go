@@ -136,21 +136,26 @@ func (s *Server) ownInput(ctx context.Context, tenant, name, ref string) (comfy.
 }
 
 // storeInput keeps a file by its content. Of the file itself only its first bytes are looked at, by checkPicture and the
-// checks that are given: what ComfyUI can read, ComfyUI decides.
+// checks that are given, and its frames are counted: what ComfyUI can read, ComfyUI decides.
 func (s *Server) storeInput(ctx context.Context, tenant, name string, r io.Reader, checks ...func(head []byte) error) (comfy.Input, error) {
 	watched := &watchedReader{r: r}
 	head, err := io.ReadAll(io.LimitReader(watched, headSize))
 	if err != nil {
 		return comfy.Input{}, watched.err
 	}
-	for _, check := range append(checks, checkPicture) {
+	for _, check := range checks {
 		if err := check(head); err != nil {
 			return comfy.Input{}, err
 		}
 	}
-	blob, err := s.store.PutHashed(ctx, comfy.InputPrefix(tenant), io.MultiReader(bytes.NewReader(head), watched))
-	if watched.err != nil {
-		return comfy.Input{}, watched.err
+	frames, err := checkPicture(head)
+	if err != nil {
+		return comfy.Input{}, err
+	}
+	whole := &watchedReader{r: io.TeeReader(io.MultiReader(bytes.NewReader(head), watched), frames)}
+	blob, err := s.store.PutHashed(ctx, comfy.InputPrefix(tenant), whole)
+	if whole.err != nil {
+		return comfy.Input{}, whole.err
 	}
 	if err != nil {
 		return comfy.Input{}, storeError(err)

@@ -21,14 +21,14 @@ const (
 	maxPixels = 178_956_970
 )
 
-// checkPicture refuses a picture that its header says to be so large that ComfyUI would not read it. Nothing is decoded;
-// what has no header that we know is ComfyUI's to judge.
-func checkPicture(head []byte) error {
+// checkPicture refuses a picture that its header says to be so large that ComfyUI would not read it, and returns what counts
+// the frames of one that is not. Nothing is decoded; what has no header that we know is ComfyUI's to judge.
+func checkPicture(head []byte) (*frames, error) {
 	c, format, err := image.DecodeConfig(bytes.NewReader(head))
 	if err != nil || int64(c.Width)*int64(c.Height) <= maxPixels {
-		return nil
+		return framesOf(format, c), nil
 	}
-	return failf(CodeInvalidInput, "The picture (%s) has %d x %d pixels; ComfyUI reads no more than %d.", format, c.Width, c.Height, maxPixels)
+	return nil, failf(CodeInvalidInput, "The picture (%s) has %d x %d pixels; ComfyUI reads no more than %d.", format, c.Width, c.Height, maxPixels)
 }
 
 // checkType refuses what an address sent in place of the file that a job expects: the page of a login or an error. The

@@ -11,38 +11,28 @@
 # BENCH_COMFYD is the program to measure where it is not to be built from here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib.sh
 
 peer=0.1.6
 # With what it was measured: another release of these may be faster or slower.
 packages=("comfy-api-proxy==$peer" aiohttp==3.14.5 blake3==1.0.11 pydantic==2.14.4 pyyaml==6.0.4)
-root="${COMFYD_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/comfyd}"
+peer_env=$(cached "comfy-api-proxy-$peer")
 say() { echo "bench: $*" >&2; }
 
-# The peer, in a Python environment of its own.
 prepare_peer() {
-  local dir="$root/comfy-api-proxy-$peer"
-  if [ ! -f "$dir/.complete" ]; then
-    exec 9>"$root/peer.lock"
-    flock 9 2>/dev/null || true
-    if [ ! -f "$dir/.complete" ]; then
-      say "installing comfy-api-proxy $peer into $dir (once)"
-      rm -rf "$dir"
-      python3 -m venv "$dir"
-      "$dir/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
-      touch "$dir/.complete"
-    fi
-  fi
-  echo "$dir/bin/comfy-api-proxy"
+  say "installing comfy-api-proxy $peer into $peer_env (once)"
+  python_env "$peer_env" "${packages[@]}"
 }
 
 comfyui=$(scripts/comfyui.sh)
-peer_program=$(prepare_peer)
+once "$peer_env" prepare_peer
+peer_program=$peer_env/bin/comfy-api-proxy
 # For the production shape, which is left out where there is no PostgreSQL.
 COMFYD_TEST_TEMPORAL=${COMFYD_TEST_TEMPORAL:-$(scripts/temporal.sh)}
 COMFYD_TEST_POSTGRES=${COMFYD_TEST_POSTGRES:-$(scripts/postgres.sh || true)}
 if [ -z "${COMFYD_TEST_S3_SERVER:-}" ]; then
-  mkdir -p "$root/bin"
-  COMFYD_TEST_S3_SERVER="$root/bin/versitygw"
+  mkdir -p "$(cached bin)"
+  COMFYD_TEST_S3_SERVER=$(cached bin/versitygw)
   (cd tools && go build -o "$COMFYD_TEST_S3_SERVER" github.com/versity/versitygw/cmd/versitygw)
 fi
 export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES COMFYD_TEST_S3_SERVER

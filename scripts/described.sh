@@ -7,8 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${COMFYD_TEST_MODAL_PYTHON:-$(scripts/modal.sh)} # it has requests
-node=$(scripts/webhooks.sh) # Node.js is there
-PATH="$node:$PATH" "$python" scripts/snippets.py docs/quickstart.md docs/recipes.md
+node=$(scripts/node.sh)
+PATH="$node:$PATH" "$python" scripts/snippets.py "$node/node_modules" docs/quickstart.md docs/recipes.md
 
 schemathesis=$(scripts/schemathesis.sh)
 cd "$(mktemp -d)" # it leaves notes where it runs

@@ -8,20 +8,40 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 work=$(mktemp -d)
-comfyui_pid=
+comfyuis=()
+declare -A running=()
 cleanup() {
-  [ -z "$comfyui_pid" ] || kill "$comfyui_pid" 2>/dev/null || true
+  for pid in "${running[@]}"; do kill -- "-$pid" 2>/dev/null || true; done
+  for pid in "${comfyuis[@]}"; do kill "$pid" 2>/dev/null || true; done
   rm -rf "$work"
 }
 trap cleanup EXIT
 
 stage() { echo "== $1 (after $SECONDS s)"; }
 
+# beside NAME COMMAND... runs something that mostly waits beside what follows; joined NAME prints what it has said, and fails
+# where it has.
+beside() {
+  set -m # a process group of its own, so that cleanup reaches all of it
+  "${@:2}" >"$work/$1.out" 2>&1 </dev/null &
+  running[$1]=$!
+  set +m
+}
+joined() {
+  local status=0
+  wait "${running[$1]}" || status=$?
+  unset "running[$1]"
+  stage "$1"
+  cat "$work/$1.out"
+  return "$status"
+}
+
 stage tools
 COMFYD_TEST_COMFYUI_DIR=$(scripts/comfyui.sh)
 COMFYD_TEST_MODAL_PYTHON=$(scripts/modal.sh)
 port=$(free_port)
 start_comfyui "$COMFYD_TEST_COMFYUI_DIR" "$port" "$work"
+comfyuis+=("$comfyui_pid")
 (cd tools && go build -o "$work/versitygw" github.com/versity/versitygw/cmd/versitygw)
 export COMFYD_TEST_S3_SERVER="$work/versitygw" COMFYD_TEST_COMFYUI_DIR COMFYD_TEST_MODAL_PYTHON COMFYD_TEST_COMFYUI="http://127.0.0.1:$port"
 export COMFYD_TEST_COMFY_CLI=1
@@ -33,12 +53,14 @@ COMFYD_TEST_AXE=$(scripts/axe.sh)
 export COMFYD_TEST_TEMPORAL COMFYD_TEST_POSTGRES COMFYD_TEST_CHROMIUM COMFYD_TEST_AXE
 COMFYD_TEST_PROMETHEUS=$(scripts/prometheus.sh) || echo "tests of the metrics against a real Prometheus are left out: there is none"
 export COMFYD_TEST_PROMETHEUS
-COMFYD_TEST_WEBHOOKS=$(scripts/webhooks.sh)
-export COMFYD_TEST_WEBHOOKS
+COMFYD_TEST_NODE=$(scripts/node.sh)
+export COMFYD_TEST_NODE
 
 if [ "${1:-}" != faults ]; then
+  beside "tests of the app at Modal" env -C modal "$COMFYD_TEST_MODAL_PYTHON" -m pytest -q
   stage lint
   scripts/lint.sh
+  joined "tests of the app at Modal"
 fi
 
 wait_for "$COMFYD_TEST_COMFYUI/system_stats" 300 "$comfyui_pid" || { cat "$work/log"; echo "ComfyUI did not start"; exit 1; }
@@ -49,21 +71,26 @@ if [ "${1:-}" = faults ]; then
   exit
 fi
 
-stage "tests of the app at Modal"
-(cd modal && "$COMFYD_TEST_MODAL_PYTHON" -m pytest -q)
-stage "tests, with the race detector"
-# The embedded Temporal server takes minutes to build with it: what links it is tested without.
+# The embedded Temporal server takes minutes to build with the race detector: what links it is tested without.
 linked='internal/embedded|internal/backup|internal/app|cmd/comfyd|/faults'
+stage "tests, with the race detector"
 (cd comfy && go test -race ./...)
-go test -race -timeout 30m $(go list ./... | grep -vE "$linked")
+# Most of these wait for others, such as a ComfyUI that starts: more packages at a time than there are cores.
+go test -race -p "$(($(nproc) + 1))" -timeout 30m $(go list ./... | grep -vE "$linked")
+# The fast rows of the faults, which mostly wait, have a ComfyUI of their own; make faults runs them all.
+other=$(free_port)
+mkdir "$work/other"
+start_comfyui "$COMFYD_TEST_COMFYUI_DIR" "$other" "$work/other"
+comfyuis+=("$comfyui_pid")
+wait_for "http://127.0.0.1:$other/system_stats" 300 "$comfyui_pid" || { cat "$work/other/log"; echo "the second ComfyUI did not start"; exit 1; }
+beside "faults, the fast rows" env COMFYD_TEST_COMFYUI="http://127.0.0.1:$other" go test -short -parallel 4 -timeout 20m ./faults
 stage "tests with the embedded Temporal server"
 go test -timeout 40m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
-stage "faults, the fast rows"
-go test -short -parallel 4 -timeout 10m ./faults # the fast rows, which mostly wait; make faults runs them all
+joined "faults, the fast rows"
 stage "examples of parents"
 scripts/children.sh
 stage "what is written about the API: programs in the docs, the description"
 scripts/children.sh scripts/described.sh
 stage "bench, a little of it: its times say nothing, lost jobs and wrong bytes do"
-kill "$comfyui_pid" # it has one of its own
+kill "${comfyuis[@]}" # it has one of its own
 scripts/bench.sh --quick

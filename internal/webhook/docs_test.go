@@ -41,9 +41,9 @@ func (o *output) String() string {
 
 // TestReceiversOfTheDocs runs those of docs/webhooks.md as they stand there, with the official libraries of their languages.
 func TestReceiversOfTheDocs(t *testing.T) {
-	dir := os.Getenv("COMFYD_TEST_WEBHOOKS")
+	dir := os.Getenv("COMFYD_TEST_NODE")
 	if dir == "" {
-		t.Skip("COMFYD_TEST_WEBHOOKS is not set: make test installs the libraries and sets it")
+		t.Skip("COMFYD_TEST_NODE is not set: make test installs the libraries and sets it")
 	}
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "webhooks.md"))
 	require.NoError(t, err)

@@ -1,0 +1,99 @@
+package api
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"image"
+	"image/color"
+	"image/gif"
+	"io"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// animation is a GIF of frames that are all alike.
+func animation(t *testing.T, width, height, frames int) []byte {
+	t.Helper()
+	one := image.NewPaletted(image.Rect(0, 0, width, height), color.Palette{color.Black, color.White, color.Gray{Y: 9}})
+	all := gif.GIF{Config: image.Config{Width: width, Height: height, ColorModel: one.Palette}}
+	for range frames {
+		all.Image, all.Delay, all.Disposal = append(all.Image, one), append(all.Delay, 1), append(all.Disposal, gif.DisposalNone)
+	}
+	var b bytes.Buffer
+	require.NoError(t, gif.EncodeAll(&b, &all))
+	return b.Bytes()
+}
+
+// comment is an extension block of a GIF.
+func comment(size int) []byte {
+	return append(append([]byte{0x21, 0xfe}, bytes.Repeat(append([]byte{255}, make([]byte, 255)...), size/256)...), 0)
+}
+
+// pngChunk is one of a PNG file, without a checksum that is right.
+func pngChunk(name string, data ...byte) []byte {
+	return append(append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), name...), append(data, 0, 0, 0, 0)...)
+}
+
+// apng says that it has frames, and goes on with some of its data.
+func apng(side uint32, frames uint32) []byte {
+	ihdr := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, side), side)
+	head := pngChunk("IHDR", append(ihdr, 8, 2, 0, 0, 0)...)
+	copy(head[len(head)-4:], binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(head[4:len(head)-4])))
+	raw := append([]byte("\x89PNG\r\n\x1a\n"), head...)
+	raw = append(raw, pngChunk("tEXt", []byte("acTL\x00acTL")...)...)
+	raw = append(raw, pngChunk("acTL", append(binary.BigEndian.AppendUint32(nil, frames), 0, 0, 0, 0)...)...)
+	return append(raw, pngChunk("IDAT", make([]byte, 100)...)...)
+}
+
+// webp is an animation of empty frames.
+func webp(side uint32, frames int) []byte {
+	le := binary.LittleEndian
+	vp8x := []byte{0x02, 0, 0, 0, byte(side - 1), byte((side - 1) >> 8), 0, byte(side - 1), byte((side - 1) >> 8), 0}
+	body := append(append([]byte("WEBPVP8X"), le.AppendUint32(nil, 10)...), vp8x...)
+	body = append(append(append(body, "ANIM"...), le.AppendUint32(nil, 6)...), make([]byte, 6)...)
+	for range frames {
+		body = append(append(append(body, "ANMF"...), le.AppendUint32(nil, 17)...), make([]byte, 18)...) // filled up to an even length
+	}
+	return append(append([]byte("RIFF"), le.AppendUint32(nil, uint32(len(body)))...), body...)
+}
+
+// TestF22FrameBombs: ComfyUI decodes all frames of an animation at once.
+func TestF22FrameBombs(t *testing.T) {
+	h := newHarness(t)
+	for name, c := range map[string]struct {
+		raw    []byte
+		status int
+		frames string
+	}{
+		"a GIF":                {animation(t, 100, 100, 60), 201, ""},
+		"a GIF bomb":           {animation(t, 4000, 4000, 12), 422, "(gif) has 12 frames"},
+		"just not one":         {animation(t, 4000, 4000, 11), 201, ""},
+		"a GIF, far in":        {slices.Insert(animation(t, 4000, 4000, 12), 25, comment(300<<10)...), 422, "(gif) has 12 frames"},
+		"an APNG":              {apng(1000, 100), 201, ""},
+		"an APNG bomb":         {apng(1000, 179), 422, "(png) has 179 frames"},
+		"a WebP":               {webp(1000, 178), 201, ""},
+		"a WebP bomb":          {webp(1000, 179), 422, "(webp) has 179 frames"},
+		"a GIF that is cut":    {animation(t, 4000, 4000, 12)[:2000], 201, ""},
+		"a GIF of other bytes": {append(animation(t, 100, 100, 2)[:60], bytes.Repeat([]byte{0x2c}, 4000)...), 201, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kept := len(h.store.objects)
+			a := h.do("POST", "/inputs?name=x.gif", string(c.raw), "Content-Type", "image/gif")
+			require.Equal(t, c.status, a.status, "%s", a.raw)
+			if c.status == 422 {
+				h.requireError(a, 422, CodeInvalidInput)
+				require.Contains(t, a.body["error"], c.frames)
+				require.Len(t, h.store.objects, kept, "nothing is kept")
+			}
+			for size := range 3 { // however the bytes come
+				f, err := checkPicture(c.raw[:min(len(c.raw), headSize)])
+				require.NoError(t, err)
+				_, err = io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{bytes.NewReader(c.raw)}, make([]byte, size+1))
+				require.Equal(t, c.status == 422, err != nil, "%d bytes at a time: %v", size+1, err)
+			}
+		})
+	}
+}
