@@ -70,6 +70,8 @@ type Prompted struct {
 // decision. The one that is not says that this worker lets go of a prompt that runs on.
 func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, error) {
 	a.watchClock(ctx)
+	source := a.o.Live.Begin(in.Job.ID)
+	defer source.End()
 	b := a.backend(in.Placement.Pool.Name)
 	if b == nil {
 		return nil, fail(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
@@ -92,8 +94,6 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 			stop(errStopping)
 		}
 	}()
-	source := a.o.Live.Begin(in.Job.ID)
-	defer source.End()
 	rec := newRecorder(run, a.o.Store, source, comfy.OutputPrefix(in.Job.ID), in.Earlier)
 	// To the very end: stopping a prompt takes longer than the heartbeat timeout.
 	defer rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})()

@@ -126,10 +126,12 @@ func (a *admission) enter(tenant string, jobs int) (leave func(started int), err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i, g := range gauges {
-		if int64(jobs) > g.limit { // waiting for others to end would never help
+	for _, g := range gauges {
+		if int64(jobs) > g.limit { // that others end would never help
 			return nil, failf(CodeLimitExceeded, "The %d jobs of this batch are more than may be open at all, %d (COMFYD_MAX_OPEN_JOBS, COMFYD_MAX_OPEN_JOBS_PER_TENANT); send fewer at a time.", jobs, g.limit)
 		}
+	}
+	for i, g := range gauges {
 		if n := g.open(); known[i] && n+int64(jobs) > g.limit {
 			return nil, failf(CodeRateLimited, g.text+" Nothing was accepted; try again when some have ended.", n, g.limit)
 		}

@@ -34,6 +34,7 @@ type openJob struct {
 	job    *job      // nil where nothing was read yet
 	at     time.Time // when it was read; zero where it is not to be told any more
 	turned time.Time // when a worker has last taken it up or let it go
+	voided time.Time // when all that was known of it became void
 }
 
 func newOpenJobs() *openJobs {
@@ -73,7 +74,7 @@ func (o *openJobs) add(j *job, began, now time.Time) {
 	defer o.mu.Unlock()
 	hit, _ := o.jobs.Peek(j.id)
 	hit.job, hit.at = j, now
-	if j.waits && began.Before(hit.turned) {
+	if began.Before(hit.voided) || j.waits && began.Before(hit.turned) {
 		hit.at = time.Time{}
 	}
 	o.jobs.Add(j.id, hit)
@@ -91,14 +92,13 @@ func (o *openJobs) turn(id string, now time.Time) {
 	o.jobs.Add(id, hit)
 }
 
-// expire makes the next read ask Temporal.
-func (o *openJobs) expire(id string) {
+// void makes the next read ask Temporal; one that is on its way does not count.
+func (o *openJobs) void(id string, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if hit, ok := o.jobs.Peek(id); ok {
-		hit.at = time.Time{}
-		o.jobs.Add(id, hit)
-	}
+	hit, _ := o.jobs.Peek(id)
+	hit.at, hit.voided = time.Time{}, now
+	o.jobs.Add(id, hit)
 }
 
 // closedJobs remembers jobs that have ended, which never change but for being forgotten, up to a number of bytes.

@@ -32,6 +32,12 @@ func comment(size int) []byte {
 	return append(append([]byte{0x21, 0xfe}, bytes.Repeat(append([]byte{255}, make([]byte, 255)...), size/256)...), 0)
 }
 
+// screen is the same GIF with a screen of one pixel.
+func screen(raw []byte) []byte {
+	copy(raw[6:], []byte{1, 0, 1, 0})
+	return raw
+}
+
 // pngChunk is one of a PNG file, without a checksum that is right.
 func pngChunk(name string, data ...byte) []byte {
 	return append(append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), name...), append(data, 0, 0, 0, 0)...)
@@ -69,15 +75,22 @@ func TestF22FrameBombs(t *testing.T) {
 		frames string
 	}{
 		"a GIF":                {animation(t, 100, 100, 60), 201, ""},
-		"a GIF bomb":           {animation(t, 4000, 4000, 12), 422, "(gif) has 12 frames"},
-		"just not one":         {animation(t, 4000, 4000, 11), 201, ""},
-		"a GIF, far in":        {slices.Insert(animation(t, 4000, 4000, 12), 25, comment(300<<10)...), 422, "(gif) has 12 frames"},
-		"an APNG":              {apng(1000, 100), 201, ""},
-		"an APNG bomb":         {apng(1000, 179), 422, "(png) has 179 frames"},
-		"a WebP":               {webp(1000, 178), 201, ""},
-		"a WebP bomb":          {webp(1000, 179), 422, "(webp) has 179 frames"},
-		"a GIF that is cut":    {animation(t, 4000, 4000, 12)[:2000], 201, ""},
-		"a GIF of other bytes": {append(animation(t, 100, 100, 2)[:60], bytes.Repeat([]byte{0x2c}, 4000)...), 201, ""},
+		"ten seconds of HD":    {animation(t, 1280, 720, 240), 201, ""},
+		"a GIF bomb":           {animation(t, 8000, 8000, 17), 422, "(gif) has 17 frames"},
+		"just not one":         {animation(t, 8000, 8000, 16), 201, ""},
+		"many small ones":      {animation(t, 1, 1, 10_001), 422, "(gif) has 10001 frames"},
+		"a GIF, far in":        {slices.Insert(animation(t, 8000, 8000, 17), 25, comment(300<<10)...), 422, "(gif) has 17 frames"},
+		"bytes in between":     {slices.Insert(animation(t, 8000, 8000, 17), 25, 0, 7, 0), 422, "(gif) has 17 frames"},
+		"beyond its screen":    {screen(animation(t, 8000, 8000, 17)), 422, "(gif) has 17 frames or more of 8000 x 8000"},
+		"far beyond it":        {screen(animation(t, 20_000, 20_000, 1)), 422, "(gif) has 20000 x 20000"},
+		"an APNG":              {apng(1000, 1000), 201, ""},
+		"an APNG bomb":         {apng(1000, 1074), 422, "(png) has 1074 frames"},
+		"a PNG with much text": {slices.Insert(bomb(20_000, 20_000), 33, pngChunk("tEXt", make([]byte, 300<<10)...)...), 422, "(png) has 20000 x 20000"},
+		"a WebP":               {webp(1000, 1073), 201, ""},
+		"a WebP bomb":          {webp(1000, 1074), 422, "(webp) has 1074 frames"},
+		"a WebP with more":     {slices.Concat(webp(1000, 1074)[:16], []byte{12}, webp(1000, 1074)[17:30], []byte{0, 0}, webp(1000, 1074)[30:]), 422, "(webp) has 1074 frames"},
+		"a GIF that is cut":    {animation(t, 8000, 8000, 17)[:2000], 201, ""},
+		"something short":      {[]byte("GIF89a"), 201, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			kept := len(h.store.objects)
@@ -89,9 +102,7 @@ func TestF22FrameBombs(t *testing.T) {
 				require.Len(t, h.store.objects, kept, "nothing is kept")
 			}
 			for size := range 3 { // however the bytes come
-				f, err := checkPicture(c.raw[:min(len(c.raw), headSize)])
-				require.NoError(t, err)
-				_, err = io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{bytes.NewReader(c.raw)}, make([]byte, size+1))
+				_, err := io.CopyBuffer(struct{ io.Writer }{newFrames()}, struct{ io.Reader }{bytes.NewReader(c.raw)}, make([]byte, size+1))
 				require.Equal(t, c.status == 422, err != nil, "%d bytes at a time: %v", size+1, err)
 			}
 		})

@@ -196,7 +196,7 @@ func (h *harness) finish(run *fakeRun, status enums.WorkflowExecutionStatus) {
 	h.temporal.mu.Lock()
 	defer h.temporal.mu.Unlock()
 	run.end(status)
-	h.server.open.expire(run.info.Execution.WorkflowId)
+	h.server.open.void(run.info.Execution.WorkflowId, h.server.now())
 }
 
 // change changes a run while the server may read it. What changes a workflow's own word is an event in its history.
@@ -205,7 +205,7 @@ func (h *harness) change(run *fakeRun, f func()) {
 	defer h.temporal.mu.Unlock()
 	f()
 	run.info.HistoryLength++
-	h.server.open.expire(run.info.Execution.WorkflowId)
+	h.server.open.void(run.info.Execution.WorkflowId, h.server.now())
 }
 
 func (h *harness) requireError(a answer, status int, code Code) {

@@ -143,16 +143,12 @@ func (s *Server) storeInput(ctx context.Context, tenant, name string, r io.Reade
 	if err != nil {
 		return comfy.Input{}, watched.err
 	}
-	for _, check := range checks {
+	for _, check := range append(checks, checkPicture) {
 		if err := check(head); err != nil {
 			return comfy.Input{}, err
 		}
 	}
-	frames, err := checkPicture(head)
-	if err != nil {
-		return comfy.Input{}, err
-	}
-	whole := &watchedReader{r: io.TeeReader(io.MultiReader(bytes.NewReader(head), watched), frames)}
+	whole := &watchedReader{r: io.TeeReader(io.MultiReader(bytes.NewReader(head), watched), newFrames())}
 	blob, err := s.store.PutHashed(ctx, comfy.InputPrefix(tenant), whole)
 	if whole.err != nil {
 		return comfy.Input{}, whole.err

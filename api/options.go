@@ -135,7 +135,7 @@ type Options struct {
 	MaxEventStreamsPerTenant int
 	// Live has what workers say of prompts as they run; nil: Temporal's own view is all there is.
 	Live *live.Hub
-	// LiveHere says that workers of this process publish there: a prompt that begins or ends is heard of at once.
+	// LiveHere says that all workers are in this process, and publish there: a prompt that begins or ends is heard of at once.
 	LiveHere bool
 	// Space tells whether the disks that jobs and files are kept on have room: nil, or an error for a person, which names
 	// settings and no paths. Nil: nobody asks.

@@ -21,14 +21,18 @@ const (
 	maxPixels = 178_956_970
 )
 
-// checkPicture refuses a picture that its header says to be so large that ComfyUI would not read it, and returns what counts
-// the frames of one that is not. Nothing is decoded; what has no header that we know is ComfyUI's to judge.
-func checkPicture(head []byte) (*frames, error) {
+// checkPicture refuses a picture that its header says to be so large that ComfyUI would not read it. Nothing is decoded;
+// what has no header that we know is ComfyUI's to judge.
+func checkPicture(head []byte) error {
 	c, format, err := image.DecodeConfig(bytes.NewReader(head))
 	if err != nil || int64(c.Width)*int64(c.Height) <= maxPixels {
-		return framesOf(format, c), nil
+		return nil
 	}
-	return nil, failf(CodeInvalidInput, "The picture (%s) has %d x %d pixels; ComfyUI reads no more than %d.", format, c.Width, c.Height, maxPixels)
+	return tooManyPixels(format, int64(c.Width), int64(c.Height))
+}
+
+func tooManyPixels(format string, width, height int64) *Error {
+	return failf(CodeInvalidInput, "The picture (%s) has %d x %d pixels; ComfyUI reads no more than %d.", format, width, height, maxPixels)
 }
 
 // checkType refuses what an address sent in place of the file that a job expects: the page of a login or an error. The

@@ -103,14 +103,14 @@ func (s *Server) known(j *job) bool {
 
 // freshJob reads a job anew, without what others have read a moment ago.
 func (s *Server) freshJob(id, tenant string) (*job, error) {
-	s.open.expire(id)
+	s.open.void(id, s.now())
 	s.reads.Forget(id)
 	return s.job(id, tenant)
 }
 
 // endedJob is freshJob for one whose end may be known, and which nobody asks for at this moment.
 func (s *Server) endedJob(id, tenant string, end *outcome) (*job, error) {
-	s.open.expire(id)
+	s.open.void(id, s.now())
 	s.reads.Forget(id)
 	return s.shared(id, tenant, end)
 }

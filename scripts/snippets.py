@@ -1,6 +1,6 @@
 """Runs the programs that stand in documents, each in a folder with workflow.json and photo.png.
 
-A block ```python or ```typescript is a program of its own; TypeScript is checked as strictly as its compiler can, too. One
+A block ```python or ```typescript is a program of its own; TypeScript is checked with --strict, too. One
 marked with file=NAME is kept under that name for those behind it in the same document.
 
     snippets.py NODE_MODULES DOCUMENT...

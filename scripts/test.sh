@@ -11,7 +11,11 @@ work=$(mktemp -d)
 comfyuis=()
 declare -A running=()
 cleanup() {
-  for pid in "${running[@]}"; do kill -- "-$pid" 2>/dev/null || true; done
+  for name in "${!running[@]}"; do
+    kill -- "-${running[$name]}" 2>/dev/null || true
+    echo "== $name, as far as it came"
+    cat "$work/$name.out"
+  done
   for pid in "${comfyuis[@]}"; do kill "$pid" 2>/dev/null || true; done
   rm -rf "$work"
 }
@@ -92,5 +96,5 @@ scripts/children.sh
 stage "what is written about the API: programs in the docs, the description"
 scripts/children.sh scripts/described.sh
 stage "bench, a little of it: its times say nothing, lost jobs and wrong bytes do"
-kill "${comfyuis[@]}" # it has one of its own
+kill "${comfyuis[@]}" || true # it has one of its own
 scripts/bench.sh --quick

@@ -239,7 +239,7 @@ func (a *App) serve(temporal client.Client, blobs *telemetry.Store, directory *c
 		TemporalUI: a.temporalUI(), KeyFile: a.config.KeyFile(),
 		Converter: a.codec.Converter(), CodecServer: a.codecServer(),
 		MaxOpenJobs: a.config.MaxOpenJobs, MaxOpenJobsPerTenant: a.config.MaxOpenJobsPerTenant, Space: a.disks().Check,
-		MaxEventStreamsPerTenant: a.config.MaxEventStreamsPerTenant, Live: hub, LiveHere: a.worker != nil,
+		MaxEventStreamsPerTenant: a.config.MaxEventStreamsPerTenant, Live: hub, LiveHere: a.worker != nil && a.config.Embedded(),
 		Outbound: a.outbound(), BodyLimit: int64(a.config.BodyLimit), StartTimeout: limits.Start, RunTimeout: limits.Run,
 		Retention: a.retention, Version: a.version, Log: a.log,
 		Metrics: a.metricsOfAPI(), Observed: a.telemetry.Request, Tracer: a.tracerOfAPI(),
