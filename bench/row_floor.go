@@ -43,27 +43,47 @@ func floorRow(ctx context.Context, b *bench) error {
 			return err
 		}
 		defer w.Stop()
-		var took []time.Duration
+		var starts, took []time.Duration
 		for i := range b.Pairs + 1 {
-			began := time.Now()
-			if err := floor(ctx, c); err != nil {
+			start, whole, err := floor(ctx, c)
+			if err != nil {
 				return err
 			}
 			if i > 0 { // what is made once is nobody's
-				took = append(took, time.Since(began))
+				starts, took = append(starts, start), append(took, whole)
 			}
 			if err := pause(ctx, apart); err != nil {
 				return err
 			}
 		}
 		b.durations(s, "one", took)
+		b.durations(s, "its start", starts)
+		starts = nil
+		var runs []temporal.WorkflowRun
+		for range b.Submissions {
+			began := time.Now()
+			run, err := begin(ctx, c)
+			if err != nil {
+				return err
+			}
+			starts, runs = append(starts, time.Since(began)), append(runs, run)
+		}
+		for _, run := range runs {
+			if err := run.Get(ctx, nil); err != nil {
+				return err
+			}
+		}
+		b.durations(s, "a start, while those before run", starts)
 		var wall time.Duration
 		spent, err := b.cost(ctx, s, func() error {
 			began := time.Now()
 			group, ctx := errgroup.WithContext(ctx)
 			group.SetLimit(conns)
 			for range b.Burst {
-				group.Go(func() error { return floor(ctx, c) })
+				group.Go(func() error {
+					_, _, err := floor(ctx, c)
+					return err
+				})
 			}
 			err := group.Wait()
 			wall = time.Since(began)
@@ -79,11 +99,18 @@ func floorRow(ctx context.Context, b *bench) error {
 	})
 }
 
-// floor runs one from its start to its end in hand.
-func floor(ctx context.Context, c temporal.Client) error {
-	run, err := c.ExecuteWorkflow(ctx, temporal.StartWorkflowOptions{TaskQueue: floorQueue, EnableEagerStart: true}, nothing)
+// floor runs one, and says how long its start took, and all of it to the end in hand.
+func floor(ctx context.Context, c temporal.Client) (start, whole time.Duration, err error) {
+	began := time.Now()
+	run, err := begin(ctx, c)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
-	return run.Get(ctx, nil)
+	start = time.Since(began)
+	err = run.Get(ctx, nil)
+	return start, time.Since(began), err
+}
+
+func begin(ctx context.Context, c temporal.Client) (temporal.WorkflowRun, error) {
+	return c.ExecuteWorkflow(ctx, temporal.StartWorkflowOptions{TaskQueue: floorQueue, EnableEagerStart: true}, nothing)
 }
