@@ -120,7 +120,8 @@ func (r results) bars(t tile) *plot.Plot {
 		p.Add(bar)
 	}
 	p.NominalX(names...)
-	p.X.Tick.Label.Font.Size = vg.Points(8)
+	label := &p.X.Tick.Label // slanted, so that they do not run into each other
+	label.Font.Size, label.Rotation, label.XAlign, label.YAlign = vg.Points(8), 0.5, draw.XRight, draw.YCenter
 	p.X.Min, p.X.Max = -0.7, float64(len(r.Systems))-0.3
 	return p
 }
@@ -129,7 +130,7 @@ func (r results) bars(t tile) *plot.Plot {
 func (r results) lines(t tile) (*plot.Plot, error) {
 	p := plot.New()
 	head(p, t)
-	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{}
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Legend.Top, p.Legend.Left = true, true
 	drawn := false
 	for n, s := range r.Systems {
@@ -160,6 +161,7 @@ func (r results) lines(t tile) (*plot.Plot, error) {
 	if !drawn {
 		return nil, nil
 	}
+	p.X.Max *= 2 // room for the last label
 	return p, nil
 }
 
@@ -180,7 +182,7 @@ func picture(all []*plot.Plot, to string) error {
 		grid[i] = make([]*plot.Plot, columns)
 		copy(grid[i], all[i*columns:min(len(all), (i+1)*columns)])
 	}
-	img := vgsvg.New(columns*6*vg.Centimeter, vg.Length(rows)*5.5*vg.Centimeter)
+	img := vgsvg.New(columns*6*vg.Centimeter, vg.Length(rows)*6*vg.Centimeter)
 	area := draw.New(img)
 	area.SetColor(color.White)
 	area.Fill(area.Rectangle.Path())
