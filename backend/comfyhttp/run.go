@@ -156,6 +156,8 @@ func (r *run) submit(ctx context.Context, paths map[string]string) (doubtful boo
 	case <-ready.C:
 		r.frames.gap = true
 	case <-ctx.Done():
+	}
+	if ctx.Err() != nil { // whatever came first: the socket ends with it
 		return false, r.clean(ctx, backend.Detached(ctx))
 	}
 	r.forgetStatus()
