@@ -45,6 +45,7 @@ type imageField struct {
 // without.
 var elsewhere = map[string]string{
 	"variations": "Several jobs of one workflow are sent to POST /batch.",
+	"seeds":      "Several jobs of one workflow are sent to POST /batch.",
 }
 
 // decodeSubmission reads the body as it arrives. Its errors name the field; those of r itself come back as they are. batch
@@ -90,6 +91,8 @@ func decodeSubmission(r io.Reader, batch *batchFields) (*submission, error) {
 		return &sub, nil
 	}
 	switch {
+	case seen["input"]:
+		return nil, failf(CodeInvalidRequest, "The field workflow is missing. Send what is in the field input without it: %s", `{"workflow": {...}}.`)
 	case bare || seen["prompt"] || seen["nodes"] && seen["links"]:
 		return nil, failf(CodeInvalidRequest, "The field workflow is missing. %s", howToWrap)
 	}

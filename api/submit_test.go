@@ -127,6 +127,8 @@ func TestSubmitRefusesWithAReason(t *testing.T) {
 		"webhook, a number":  {with(`"webhook_url":7`), 400, CodeInvalidRequest, "webhook_url must be a string"},
 		"webhook, too long":  {with(`"webhook_url":"https://x/` + strings.Repeat("a", 2048) + `"`), 422, CodeInvalidWebhook, "2048"},
 		"gpu":                {with(`"gpu":"L40S or so"`), 400, CodeInvalidRequest, "gpu"},
+		"RunPod's own body":  {`{"input":{"workflow":` + graphJSON + `}}`, 400, CodeInvalidRequest, "without it"},
+		"seeds":              {with(`"seeds":3`), 422, CodeNotSupported, "POST /batch"},
 		"variations":         {with(`"variations":[{"1.width":8}]`), 422, CodeNotSupported, "POST /batch"},
 		"image URL":          {with(`"images":[{"name":"a.png","image":"https://10.0.0.1/a.png"}]`), 422, CodeInvalidInput, "images[0] (a.png)"},
 		"images object":      {with(`"images":{}`), 400, CodeInvalidRequest, "images must be a list"},

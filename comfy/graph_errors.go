@@ -27,7 +27,11 @@ func (n NodeErrors) Summary() string {
 		}
 	}
 	if more := len(messages) - most; more > 0 {
-		messages = append(messages[:most], fmt.Sprintf("%d more reasons of this kind stand in node_errors", more))
+		text := fmt.Sprintf("%d more reasons of this kind stand in node_errors", more)
+		if more == 1 {
+			text = "One more reason of this kind stands in node_errors"
+		}
+		messages = append(messages[:most], text)
 	}
 	return strings.Join(messages, ". ") + "."
 }

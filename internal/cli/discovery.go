@@ -26,7 +26,8 @@ own loaders offer. One more is downloaded to the Volume at Modal by: comfyd mode
 		Args:              atMostOne("folder"),
 		ValidArgsFunction: s.completeFolders(env),
 		RunE: func(c *cobra.Command, args []string) error {
-			api, err := s.client(env, newScreen(env))
+			screen := newScreen(env)
+			api, err := s.client(env, screen)
 			if err != nil {
 				return err
 			}
@@ -42,6 +43,13 @@ own loaders offer. One more is downloaded to the Volume at Modal by: comfyd mode
 			}
 			if s.json {
 				return printJSON(env.Out, all)
+			}
+			some := false
+			for _, models := range all {
+				some = some || len(models) > 0
+			}
+			if !some {
+				screen.say("no backend has any")
 			}
 			for _, folder := range slices.Sorted(maps.Keys(all)) {
 				if err := printOffers(env.Out, folder+"/", all[folder]); err != nil {

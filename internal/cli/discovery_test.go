@@ -36,6 +36,11 @@ func TestModelsAndNodes(t *testing.T) {
 	sh := newShell(t, s)
 	require.Equal(t, 2, sh.run("nodes", "KSamplr"))
 	require.Equal(t, 2, sh.run("models", "a", "b"))
+	s.Next("GET /models", fakeapi.Answer(200, `{"models":{"vae":[]}}`))
+	sh = newShell(t, s)
+	require.Equal(t, 0, sh.run("models"))
+	require.Equal(t, "no backend has any\n", sh.err.String())
+	require.Empty(t, sh.out.String())
 }
 
 func TestSubmitSeeds(t *testing.T) {

@@ -79,6 +79,7 @@ func TestDoctorSaysWhatIsMissing(t *testing.T) {
 	t.Setenv("MODAL_TOKEN_SECRET", "")
 	_, err = run(t, "doctor")
 	require.ErrorContains(t, err, "MODAL_TOKEN_ID")
+	require.ErrorContains(t, err, "/readyz", "who has no GPUs at Modal is told where to look")
 }
 
 // TestModelsAdd: a file of the Volume, and the sentence for one that is not there.

@@ -24,7 +24,7 @@ const (
 )
 
 // ErrForbidden says that an address may not be called.
-var ErrForbidden = errors.New("only https addresses on the public internet may be called")
+var ErrForbidden = errors.New("only https addresses on the public internet may be called, and the networks that COMFYD_PRIVATE_NETWORKS names")
 
 // ErrRedirects says that redirects did not end.
 var ErrRedirects = fmt.Errorf("more than %d redirects", maxRedirects)
