@@ -159,6 +159,7 @@ export function jobPanel(id, { title = "", edit, again, ended }) {
   };
 
   let spoken = "";
+  let gone = false; // there is no such job
   const stop = follow(id, {
     status(next) {
       status = next;
@@ -183,6 +184,8 @@ export function jobPanel(id, { title = "", edit, again, ended }) {
     output: (out) => made.add(out),
     trouble: show,
     lost(error) {
+      gone = error.status === 404;
+      if (gone) temporal.replaceChildren();
       element.classList.add("ended");
       badge.textContent = error.status === 404 ? "unknown" : "error";
       badge.dataset.state = "failed";
@@ -195,7 +198,7 @@ export function jobPanel(id, { title = "", edit, again, ended }) {
   });
 
   temporalLink(id).then((link) => {
-    if (link) temporal.replaceWith(el("a", { class: "button quiet small", href: link, target: "_blank", rel: "noopener" }, icon("link"), el("span", null, "Temporal")));
+    if (link && !gone) temporal.replaceChildren(el("a", { class: "button quiet small", href: link, target: "_blank", rel: "noopener" }, icon("link"), el("span", null, "Temporal")));
   }, () => {}); // a page without the link is whole
 
   return {
