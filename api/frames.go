@@ -71,15 +71,18 @@ func (f *frames) check() error {
 // begin tells the format, and where what is behind the first 13 bytes begins.
 func (f *frames) begin(b []byte) {
 	switch {
-	case string(b[:4]) == "GIF8": // the screen's size, then its colours (GIF89a, 17 to 19)
+	case string(b[:6]) == "GIF87a" || string(b[:6]) == "GIF89a": // the screen's size, then its colours (GIF89a, 17 to 19)
 		f.format = "gif"
 		f.grow(int64(binary.LittleEndian.Uint16(b[6:])), int64(binary.LittleEndian.Uint16(b[8:])))
 		f.next(gifColors(b[10]), 1, f.gifBlock)
 	case string(b[:8]) == "\x89PNG\r\n\x1a\n": // 5 bytes of the first chunk are here already: IHDR, of a fixed length
 		f.format = "png"
-		f.next(3, 8, func(b []byte) {
-			f.grow(int64(binary.BigEndian.Uint32(b)), int64(binary.BigEndian.Uint32(b[4:])))
-			f.next(5+4, 8, f.pngChunk)
+		first := b[12]
+		f.next(0, 11, func(b []byte) {
+			if f.step = nil; first == 'I' && string(b[:3]) == "HDR" {
+				f.grow(int64(binary.BigEndian.Uint32(b[3:])), int64(binary.BigEndian.Uint32(b[7:])))
+				f.next(5+4, 8, f.pngChunk)
+			}
 		})
 	case string(b[:4]) == "RIFF" && string(b[8:12]) == "WEBP":
 		f.format = "webp"
