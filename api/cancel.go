@@ -66,8 +66,7 @@ func (s *Server) requestCancel(j *job) (*job, error) {
 	ctx, cancel := context.WithTimeout(s.life, cancelTimeout)
 	defer cancel()
 	err := s.temporal.CancelWorkflow(ctx, j.id, j.runID)
-	s.open.void(j.id, s.now())
-	s.reads.Forget(j.id)
+	s.outdate(j.id)
 	var ended *serviceerror.NotFound // Temporal's answer for a closed run as well
 	if errors.As(err, &ended) {
 		return s.freshJob(j.id, j.tenant)

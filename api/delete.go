@@ -79,8 +79,7 @@ func (s *Server) forgetJob(c *fiber.Ctx, j *job) error {
 	}
 	s.deleted.Add(j.runID, struct{}{})
 	s.closed.forget(j)
-	s.open.void(j.id, s.now())
-	s.reads.Forget(j.id)
+	s.outdate(j.id)
 	return nil
 }
 

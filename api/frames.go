@@ -24,7 +24,7 @@ type frames struct {
 
 func newFrames() *frames {
 	f := &frames{}
-	f.next(0, 13, f.begin)
+	f.next(0, 12, f.begin)
 	return f
 }
 
@@ -57,7 +57,7 @@ func (f *frames) Write(p []byte) (int, error) {
 }
 
 func (f *frames) check() error {
-	pixels := f.width * f.height // of 32 bits each at most, and far less where it is taken
+	pixels := f.width * f.height // it overflows only where one side alone is too long
 	switch {
 	case f.width > maxPixels || f.height > maxPixels || pixels > maxPixels:
 		return tooManyPixels(f.format, f.width, f.height)
@@ -68,26 +68,24 @@ func (f *frames) check() error {
 	return nil
 }
 
-// begin tells the format, and where what is behind the first 13 bytes begins.
+// begin tells the format by the first 12 bytes.
 func (f *frames) begin(b []byte) {
 	switch {
 	case string(b[:6]) == "GIF87a" || string(b[:6]) == "GIF89a": // the screen's size, then its colours (GIF89a, 17 to 19)
 		f.format = "gif"
 		f.grow(int64(binary.LittleEndian.Uint16(b[6:])), int64(binary.LittleEndian.Uint16(b[8:])))
-		f.next(gifColors(b[10]), 1, f.gifBlock)
-	case string(b[:8]) == "\x89PNG\r\n\x1a\n": // 5 bytes of the first chunk are here already: IHDR, of a fixed length
+		f.next(1+gifColors(b[10]), 1, f.gifBlock)
+	case string(b[:8]) == "\x89PNG\r\n\x1a\n": // and the length of the first chunk, IHDR, which is a fixed one
 		f.format = "png"
-		first := b[12]
-		f.next(0, 11, func(b []byte) {
-			if f.step = nil; first == 'I' && string(b[:3]) == "HDR" {
-				f.grow(int64(binary.BigEndian.Uint32(b[3:])), int64(binary.BigEndian.Uint32(b[7:])))
+		f.next(0, 12, func(b []byte) {
+			if f.step = nil; string(b[:4]) == "IHDR" {
+				f.grow(int64(binary.BigEndian.Uint32(b[4:])), int64(binary.BigEndian.Uint32(b[8:])))
 				f.next(5+4, 8, f.pngChunk)
 			}
 		})
 	case string(b[:4]) == "RIFF" && string(b[8:12]) == "WEBP":
 		f.format = "webp"
-		first := b[12]
-		f.next(0, 7, func(b []byte) { f.webpChunk(append([]byte{first}, b...)) })
+		f.next(0, 8, f.webpChunk)
 	default:
 		f.step = nil
 	}

@@ -148,10 +148,10 @@ func (s *Server) storeInput(ctx context.Context, tenant, name string, r io.Reade
 			return comfy.Input{}, err
 		}
 	}
-	whole := &watchedReader{r: io.TeeReader(io.MultiReader(bytes.NewReader(head), watched), newFrames())}
-	blob, err := s.store.PutHashed(ctx, comfy.InputPrefix(tenant), whole)
-	if whole.err != nil {
-		return comfy.Input{}, whole.err
+	watched.r = io.TeeReader(io.MultiReader(bytes.NewReader(head), watched.r), newFrames())
+	blob, err := s.store.PutHashed(ctx, comfy.InputPrefix(tenant), watched)
+	if watched.err != nil {
+		return comfy.Input{}, watched.err
 	}
 	if err != nil {
 		return comfy.Input{}, storeError(err)

@@ -101,17 +101,21 @@ func (s *Server) known(j *job) bool {
 	return there.(bool)
 }
 
-// freshJob reads a job anew, without what others have read a moment ago.
-func (s *Server) freshJob(id, tenant string) (*job, error) {
+// outdate has the next read of an open job ask Temporal, and share none that is on its way.
+func (s *Server) outdate(id string) {
 	s.open.void(id, s.now())
 	s.reads.Forget(id)
+}
+
+// freshJob reads a job anew, without what others have read a moment ago.
+func (s *Server) freshJob(id, tenant string) (*job, error) {
+	s.outdate(id)
 	return s.job(id, tenant)
 }
 
 // endedJob is freshJob for one whose end may be known, and which nobody asks for at this moment.
 func (s *Server) endedJob(id, tenant string, end *outcome) (*job, error) {
-	s.open.void(id, s.now())
-	s.reads.Forget(id)
+	s.outdate(id)
 	return s.shared(id, tenant, end)
 }
 

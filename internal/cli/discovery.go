@@ -44,17 +44,15 @@ own loaders offer. One more is downloaded to the Volume at Modal by: comfyd mode
 			if s.json {
 				return printJSON(env.Out, all)
 			}
-			some := false
-			for _, models := range all {
-				some = some || len(models) > 0
-			}
-			if !some {
-				screen.say("no backend has any")
-			}
+			found := 0
 			for _, folder := range slices.Sorted(maps.Keys(all)) {
 				if err := printOffers(env.Out, folder+"/", all[folder]); err != nil {
 					return err
 				}
+				found += len(all[folder])
+			}
+			if found == 0 {
+				screen.say("no backend has any")
 			}
 			return nil
 		},
