@@ -141,6 +141,13 @@ func (w *world) grandchild(t *testing.T) int {
 	return pid
 }
 
+// kill is kill -9 of one process. To the system 0 is the caller's whole process group, the tests and their make included.
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	require.Positive(t, pid)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+}
+
 func lives(pid int) bool {
 	p, err := process.NewProcess(int32(pid))
 	if err != nil {

@@ -128,7 +128,7 @@ func TestKilled(t *testing.T) {
 	w := newWorld(t)
 	b := w.started(t)
 	pid, grandchild := w.pid(t), w.grandchild(t)
-	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	kill(t, pid)
 	require.Contains(t, w.problem(t, b, "signal: killed"), "memory")
 	requireGone(t, grandchild)
 	w.ready(t, b)
@@ -145,8 +145,11 @@ func TestStartedAgainAtOnceAfterASteadyRun(t *testing.T) {
 	w.ready(t, b)
 	for range 2 {
 		pid := w.pid(t)
-		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
-		require.Eventually(t, func() bool { return w.pid(t) != pid && b.Servers()[0].Healthy }, 20*time.Second, 10*time.Millisecond)
+		kill(t, pid)
+		require.Eventually(t, func() bool {
+			next := w.pid(t) // 0 in between
+			return next != 0 && next != pid && b.Servers()[0].Healthy
+		}, 20*time.Second, 10*time.Millisecond)
 	}
 }
 
@@ -190,7 +193,7 @@ func TestAdopted(t *testing.T) {
 	w.ready(t, b)
 	require.Equal(t, pid, w.pid(t))
 	require.True(t, lives(pid))
-	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	kill(t, pid)
 	w.problem(t, b, "ComfyUI ended")
 	w.ready(t, b)
 	require.NotEqual(t, pid, w.pid(t))
@@ -257,7 +260,8 @@ func TestUnrelatedProcessIsLeftAlone(t *testing.T) {
 	w := newWorld(t)
 	w.killedOwner(t)
 	old := w.state(t)
-	require.NoError(t, syscall.Kill(-old.PID, syscall.SIGKILL))
+	kill(t, old.PID)
+	kill(t, w.grandchild(t))
 	requireGone(t, old.PID)
 	other := exec.Command("sleep", "1000")
 	other.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"syscall"
 	"testing"
 	"time"
 
@@ -77,7 +76,7 @@ func TestRealComfyUI(t *testing.T) {
 	t.Run("Killed", func(t *testing.T) {
 		pid := w.pid(t)
 		at := time.Now()
-		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		kill(t, pid)
 		t.Logf("from kill -9 to ready: %s", w.again(t, b, pid, at))
 		w.run(t, b)
 	})
