@@ -25,8 +25,13 @@ type channel struct {
 	warned time.Time
 }
 
-// message is what a container says at most once a second: what ComfyUI has sent since.
+// message is what a container says at most once a second: what ComfyUI has sent since, and the newest preview.
 type message struct {
+	Preview *struct {
+		Node string `json:"node"`
+		Type string `json:"type"`
+		Data []byte `json:"data"`
+	} `json:"preview"`
 	Events []struct {
 		Type string          `json:"type"`
 		Data json.RawMessage `json:"data"`

@@ -3,6 +3,7 @@ package modal
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	pb "github.com/modal-labs/modal-client/go/proto/modal_proto"
@@ -88,6 +89,7 @@ func (r *run) watch(ctx context.Context) (*pb.FunctionGetOutputsItem, error) {
 				m.each(r.track.Event)
 			}
 			r.tell()
+			r.show(list)
 		}
 	}
 }
@@ -104,6 +106,16 @@ func (r *run) begin() {
 func (r *run) tell() {
 	if u, ok := r.track.Update(); ok {
 		r.rec.Progress(u)
+	}
+}
+
+// show passes on the newest preview. An app that was deployed before it could be asked for none sends them always.
+func (r *run) show(list []message) {
+	for _, m := range slices.Backward(list) {
+		if p := m.Preview; p != nil && len(p.Data) > 0 && r.b.o.Previews && (p.Type == "image/jpeg" || p.Type == "image/png") {
+			r.rec.Preview(backend.Preview{NodeID: p.Node, ContentType: p.Type, Data: p.Data})
+			return
+		}
 	}
 }
 

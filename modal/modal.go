@@ -49,6 +49,8 @@ type Options struct {
 	GPUs []string
 	// Slots is how many prompts may be handed over at once; 0 is [DefaultSlots].
 	Slots int
+	// Previews tells of pictures of what samplers have so far, one a second.
+	Previews bool
 	// HTTP fetches results from Modal's blob store; nil for a client of our own. It must have no overall timeout.
 	HTTP *http.Client
 	// Log is where the backend writes; nil for nowhere.

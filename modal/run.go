@@ -183,6 +183,7 @@ type options struct {
 	Sockets      []string        `json:"sockets,omitempty"`
 	StallTimeout float64         `json:"stall_timeout,omitempty"` // seconds
 	Progress     bool            `json:"progress"`
+	Previews     bool            `json:"previews"` // among the progress
 }
 
 // arguments are those of the app's `run`. The graph travels as text: as a map of Go's it would reach Python with every
@@ -197,7 +198,7 @@ func (r *run) arguments(ctx context.Context, paths map[string]string) (args []an
 		return nil, 0, err
 	}
 	opts, err := json.Marshal(options{PromptID: r.p.ID, ExtraPNGInfo: info, Sockets: slices.SortedFunc(maps.Keys(r.plan.Sockets), comfy.CompareIDs),
-		StallTimeout: r.p.StallTimeout.Seconds(), Progress: true})
+		StallTimeout: r.p.StallTimeout.Seconds(), Progress: true, Previews: r.b.o.Previews})
 	if err != nil {
 		return nil, 0, &backend.Error{Code: comfy.Internal, Message: "the prompt cannot be written down", Cause: err}
 	}

@@ -40,7 +40,7 @@ func (a *App) open(ctx context.Context, kind string) (backend.Backend, error) {
 		})
 	case "modal":
 		return modal.New(modal.Options{
-			App: a.config.ModalApp, Environment: a.config.ModalEnv, GPUs: a.config.ModalGPUs, Slots: a.config.ModalSlots, Log: a.log, SDKLog: slog.New(logs.Slog(a.log)),
+			App: a.config.ModalApp, Environment: a.config.ModalEnv, GPUs: a.config.ModalGPUs, Slots: a.config.ModalSlots, Previews: a.config.Previews, Log: a.log, SDKLog: slog.New(logs.Slog(a.log)),
 		})
 	default: // "url": config allows nothing else
 		return comfyhttp.New(comfyhttp.Options{Pool: backend.Pool{Name: urlPool(a.config), Kind: "url"}, URLs: a.config.ComfyURLs, Previews: a.config.Previews, Log: a.log})

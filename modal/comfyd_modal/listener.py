@@ -137,9 +137,10 @@ class Listener:
         if len(raw) < 8:
             return
         event, second = struct.unpack_from(">II", raw)
+        named = event == IMAGE_WITH_METADATA
         if event == IMAGE:
             node, mime, image = self._executing, "image/png" if second == 2 else "image/jpeg", raw[8:]
-        elif event == IMAGE_WITH_METADATA and second <= len(raw) - 8:
+        elif named and second <= len(raw) - 8:
             try:
                 meta = loads(raw[8 : 8 + second])
             except ValueError:
@@ -152,5 +153,5 @@ class Listener:
         self.sign = time.monotonic()
         if node in self._sockets and image:
             self.frames.append(Frame(node, ".jpg" if "jpeg" in mime else ".png", image))
-        elif self._progress is not None:
-            self._progress.preview(mime, image)
+        elif self._progress is not None and named:  # one that names no prompt may be another's
+            self._progress.preview(node, mime, image)

@@ -21,6 +21,7 @@ class Options:
     sockets: frozenset[str] = field(default_factory=frozenset)
     stall_timeout: float = 600.0
     progress: bool = True
+    previews: bool = False  # among the progress
 
 
 def read_options(text: str, job_id: str) -> Options:
@@ -38,7 +39,8 @@ def read_options(text: str, job_id: str) -> Options:
         if not (math.isfinite(stall) and stall > 0):
             raise ValueError("stall_timeout is not a number of seconds")
         sockets = frozenset(map(str, raw.get("sockets") or ()))
-        return Options(prompt_id, png, sockets, stall, bool(raw.get("progress", True)))
+        told = bool(raw.get("progress", True)), bool(raw.get("previews", False))
+        return Options(prompt_id, png, sockets, stall, *told)
     except (ValueError, TypeError, AttributeError) as e:
         raise UserError("internal", f"options_json cannot be read: {e}") from None
 

@@ -29,8 +29,9 @@ Send = Callable[[str], Awaitable[None]]
 class Progress:
     """Collects ComfyUI's messages about one prompt and sends them on. It starts with `async with` and ends with it."""
 
-    def __init__(self, send: Send, container: Container, label: str = ""):
+    def __init__(self, send: Send, container: Container, label: str = "", previews: bool = False):
         self.running = False
+        self._previews = previews
         self._send = send
         self._container: Container | None = container
         self._label = label
@@ -64,10 +65,10 @@ class Progress:
         self._events[key] = {"type": kind, "data": data}
         self._news.set()
 
-    def preview(self, mime: str, data: bytes) -> None:
-        """Takes an image that shows how far a node is; the newest one counts."""
-        if len(data) <= MOST_PREVIEW:
-            self._preview = {"type": mime, "data": base64.b64encode(data).decode()}
+    def preview(self, node: str, mime: str, data: bytes) -> None:
+        """Takes an image that shows how far a node is, where previews are wanted; the newest one counts."""
+        if self._previews and len(data) <= MOST_PREVIEW:
+            self._preview = {"node": node, "type": mime, "data": base64.b64encode(data).decode()}
             self._news.set()
 
     def _item(self, seq: int) -> str:

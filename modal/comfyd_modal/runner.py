@@ -160,7 +160,7 @@ class Runner:
                 progress = None
                 if options.progress:
                     send = to_queue(self._channel, options.prompt_id)
-                    progress = await stack.enter_async_context(Progress(send, container, label))
+                    progress = await stack.enter_async_context(Progress(send, container, label, options.previews))
                 await self._up()
                 container.gpu, container.version = self._comfy.about.gpu, self._comfy.about.version
                 job = Job(self._comfy, self._sweep(), options, self._end_container, self._shelf)

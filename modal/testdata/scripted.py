@@ -7,6 +7,7 @@
 {"end": {...}}          a manifest in place of the usual one
 {"raw": x}              returns x itself
 {"mute": true}          says nothing on the progress channel
+{"preview": x}          shows it there
 {"missing": "why"}      the output file could not be read
 {"corrupt": true}       the file's bytes are not those that the manifest announces
 """
@@ -61,7 +62,8 @@ class ComfyUI:
             ]
             try:  # the put, too: a cancel may arrive before its reply
                 if not do.get("mute"):
-                    progress.put(json.dumps({"t": 0, "seq": 1, "running": True, "events": events}), partition=prompt_id)
+                    item = {"t": 0, "seq": 1, "running": True, "preview": do.get("preview"), "events": events}
+                    progress.put(json.dumps(item), partition=prompt_id)
                 time.sleep(do["sleep"])
             except BaseException:
                 if not do.get("stubborn"):

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from comfyd_modal.client import Client
 from comfyd_modal.listener import Listener
+from comfyd_modal.progress import Progress
 from comfyd_modal.prompt import Prompt
 
 ID = "6d0b7c0c-0b5e-4f0e-9c53-3a1f4d2f5c11"
@@ -111,12 +112,12 @@ class Server:
 
 @asynccontextmanager
 async def following(
-    server: Server, sockets: tuple[str, ...] = (), stall: float = 5.0
+    server: Server, sockets: tuple[str, ...] = (), stall: float = 5.0, progress: Progress | None = None
 ) -> AsyncIterator[tuple[Prompt, Listener]]:
     """A prompt of that server, and its listener."""
     async with aiohttp.ClientSession() as session:
         client = Client(session, server.url, 1.0)
-        async with Listener(session, server.url, ID, sockets, None) as listener:
+        async with Listener(session, server.url, ID, sockets, progress) as listener:
             yield Prompt(server, client, listener, ID, stall), listener  # type: ignore[arg-type]
 
 

@@ -6,10 +6,25 @@ import struct
 from support_server import ID, Server, following, until
 
 from comfyd_modal.listener import Frame
+from comfyd_modal.progress import Progress
+
+
+class Shown(Progress):
+    """Keeps what it is shown, and sends nothing."""
+
+    def __init__(self) -> None:
+        self.previews: list[tuple[str, str, bytes]] = []
+
+    def event(self, kind: str, data: dict) -> None:
+        pass
+
+    def preview(self, node: str, mime: str, data: bytes) -> None:
+        self.previews.append((node, mime, data))
 
 
 async def test_messages_are_told_apart() -> None:
-    async with Server().up() as server, following(server, ("9",)) as (_, heard):
+    shown = Shown()
+    async with Server().up() as server, following(server, ("9",), progress=shown) as (_, heard):
         ws = server.sockets[-1]
         meta = json.dumps({"prompt_id": ID, "node_id": "9", "image_type": "image/jpeg"}).encode()
         other = json.dumps({"prompt_id": "another", "node_id": "9", "image_type": "image/png"}).encode()
@@ -41,3 +56,4 @@ async def test_messages_are_told_apart() -> None:
         assert heard.frames == [Frame("9", ".jpg", b"image"), Frame("9", ".jpg", b"jpeg")]
         assert [(e["node_id"], e["current_inputs"]) for e in heard.errors] == [("1", [None])]
         assert not heard.over and not heard.gap
+        assert shown.previews == [("3", "image/jpeg", b"image")], "one that names no prompt may be another's"

@@ -30,7 +30,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def collect(body: Callable[[Progress, list[dict]], Awaitable[None]]) -> list[dict]:
+def collect(body: Callable[[Progress, list[dict]], Awaitable[None]], previews: bool = True) -> list[dict]:
     """The items of a progress that `body` uses."""
     items: list[dict] = []
 
@@ -38,7 +38,7 @@ def collect(body: Callable[[Progress, list[dict]], Awaitable[None]]) -> list[dic
         items.append(json.loads(item))
 
     async def main() -> None:
-        async with Progress(send, WHO) as p:
+        async with Progress(send, WHO, previews=previews) as p:
             await body(p, items)
 
     asyncio.run(main())
@@ -67,14 +67,14 @@ def test_news_is_gathered_into_few_items() -> None:
         p.event("executing", {"node": "3"})
         p.event("executing", {"node": "4"})
         p.event("executed", {"node": "4", "output": {"images": ["large"]}})
-        p.preview("image/jpeg", b"old")
-        p.preview("image/jpeg", b"new")
-        p.preview("image/jpeg", b"x" * (progress.MOST_PREVIEW + 1))
+        p.preview("3", "image/jpeg", b"old")
+        p.preview("4", "image/jpeg", b"new")
+        p.preview("4", "image/jpeg", b"x" * (progress.MOST_PREVIEW + 1))
         await until(lambda: len(items) == 2)
 
     item = collect(body)[1]
     assert item["running"] and item["seq"] == 1 and "container" not in item
-    assert item["preview"] == {"type": "image/jpeg", "data": "bmV3"}
+    assert item["preview"] == {"node": "4", "type": "image/jpeg", "data": "bmV3"}
     assert [(e["type"], e["data"]) for e in item["events"]] == [
         ("execution_start", {"prompt_id": "x"}),
         ("progress", {"node": "3", "value": 99, "max": 100}),
@@ -84,6 +84,16 @@ def test_news_is_gathered_into_few_items() -> None:
         ("executing", {"node": "4"}),
         ("executed", {"node": "4"}),
     ]
+
+
+def test_previews_that_nobody_wants_are_not_sent() -> None:
+    async def body(p: Progress, items: list[dict]) -> None:
+        await until(lambda: len(items) == 1)
+        p.preview("3", "image/jpeg", b"picture")
+        p.event("executing", {"node": "4"})
+        await until(lambda: len(items) == 2)
+
+    assert "preview" not in collect(body, previews=False)[1]
 
 
 def test_items_keep_their_distance_and_silence_is_broken() -> None:
@@ -107,7 +117,7 @@ def test_an_item_stays_below_modals_limit() -> None:
         await until(lambda: len(items) == 1)
         for n in range(20):
             p.event("custom", {"prompt_id": "x", "n": n, "text": "y" * 100_000})
-        p.preview("image/png", b"z" * progress.MOST_PREVIEW)
+        p.preview("3", "image/png", b"z" * progress.MOST_PREVIEW)
         await until(lambda: len(items) == 2)
 
     item = collect(body)[1]
