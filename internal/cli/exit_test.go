@@ -41,6 +41,20 @@ func TestErrorsAndExitCodes(t *testing.T) {
 			[]string{"Error: ComfyUI would refuse it. (HTTP 400)\n  node 9 (SaveImage): Required input is missing: images\n" +
 				"  node 9 (SaveImage): Two: lines here\n  node 10 (Gone): Unknown  [2Jclass"},
 		},
+		"node errors that the message says, too": {
+			func(s *fakeapi.Server) {
+				s.Next("POST /submit_workflow", fakeapi.Answer(400, `{"error":"ComfyUI cannot run this workflow. Unknown class. Required input is missing.","code":"invalid_workflow",
+					"node_errors":{"10":{"class_type":"SaveImage","errors":[{"message":"Required input is missing","details":"images"}]},
+					"9":{"class_type":"Gone","errors":[{"message":"Unknown class","details":""}]}}}`))
+			}, []string{"submit", path}, 2,
+			[]string{"Error: ComfyUI cannot run this workflow. (HTTP 400)\n  node 9 (SaveImage): Unknown class\n  node 10 (SaveImage): Required input is missing: images\n"},
+		},
+		"node errors, and nothing else": {
+			func(s *fakeapi.Server) {
+				s.Next("POST /submit_workflow", fakeapi.Answer(400, `{"error":"Unknown class.","code":"invalid_workflow",
+					"node_errors":{"9":{"class_type":"Gone","errors":[{"message":"Unknown class","details":""}]}}}`))
+			}, []string{"submit", path}, 2, []string{"Error: The workflow cannot run. (HTTP 400)\n  node 9 (SaveImage): Unknown class\n"},
+		},
 		"a file that cannot be used": {
 			func(s *fakeapi.Server) { s.Next("POST /inputs", fakeapi.Answer(422, `{"error":"The file is empty."}`)) },
 			[]string{"submit", path, "--image", "a.png=" + path}, 2, []string{"cannot upload a.png: The file is empty."},

@@ -35,16 +35,27 @@ func explain(err error, g graph) error {
 			// The server names the node, too, where it knows no title.
 			message = strings.TrimPrefix(message, fmt.Sprintf("node %s (%s): ", id, g[id].ClassType))
 		}
-		text += fmt.Sprintf(": %s (%s)", message, failed.Code)
+		text += fmt.Sprintf(": %s (%s)", head(message, failed.NodeErrors), failed.Code)
 		return &explained{printable(text + list(failed.NodeErrors, g)), err}
 	case errors.As(err, &refused):
-		text := err.Error()
+		plain := *refused
+		plain.Message = head(refused.Message, refused.NodeErrors)
+		text := strings.Replace(err.Error(), refused.Error(), plain.Error(), 1) // err may say more around it
 		if refused.HTTPStatus == http.StatusUnauthorized {
 			text += "; give a key with --key or COMFYD_API_KEY"
 		}
 		return &explained{printable(text + list(refused.NodeErrors, g)), err}
 	}
 	return err
+}
+
+// head is a message without the reasons that list says node by node.
+func head(message string, errs comfy.NodeErrors) string {
+	if len(errs) == 0 {
+		return message
+	}
+	rest := strings.Join(strings.Fields(strings.Replace(message, errs.Summary(), "", 1)), " ")
+	return cmp.Or(rest, "The workflow cannot run.")
 }
 
 // list is one line for each reason, in the order of the nodes.
