@@ -211,7 +211,7 @@ func temporalError(err error) *Error {
 	case errors.As(err, &invalid):
 		return failf(CodeInternal, "Temporal refused the request. The server's log has the reason under this request's X-Request-Id.").because(err)
 	default:
-		return failf(CodeUnavailable, "Temporal, which keeps the jobs, does not answer. Try again; an Idempotency-Key makes a repeated submission safe.").because(err)
+		return failf(CodeUnavailable, "Temporal, which keeps the jobs, does not answer. Try again.").because(err)
 	}
 }
 
