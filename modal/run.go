@@ -41,7 +41,8 @@ type run struct {
 // in the same question, so that a call that is still on its way does nothing: the answer BackendLost is then final.
 //
 // When ctx ends it returns an error that unwraps to the context's, and the call runs on.
-func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (_ *backend.Outcome, err error) {
+	defer func() { err = comfyui.OwnNames(p, err) }()
 	if h != nil {
 		return b.attach(ctx, p, *h, rec)
 	}

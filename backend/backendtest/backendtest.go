@@ -241,6 +241,7 @@ func (s *suite) nodeFails() {
 	require.Equal(s.T, "1", e.NodeID)
 	require.Contains(s.T, e.Message, "LoadImage")
 	require.Contains(s.T, e.Message, "UnidentifiedImageError")
+	require.Contains(s.T, e.Message, "'notes.png'", "the file is named as the client named it")
 	require.NotRegexp(s.T, `/\S+/`, e.Message, "a path of the server")
 	require.True(s.T, e.Ran)
 

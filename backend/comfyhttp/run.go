@@ -57,6 +57,7 @@ type run struct {
 
 // Run implements [backend.Backend]. When ctx ends it returns an error that unwraps to the context's.
 func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) (_ *backend.Outcome, err error) {
+	defer func() { err = comfyui.OwnNames(p, err) }()
 	if h != nil {
 		return b.attach(ctx, p, *h, rec)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"path"
 	"regexp"
 	"strings"
@@ -47,6 +48,27 @@ func InputPath(job string, in backend.Input) string {
 		base = base[len(base)-80:]
 	}
 	return jobFolder(job) + "/" + in.SHA256[:min(12, len(in.SHA256))] + "_" + base
+}
+
+// OwnNames gives the files in the text of an error the names that the client gave them. It returns err.
+func OwnNames(p *backend.Prompt, err error) error {
+	var e *backend.Error
+	if len(p.Inputs) == 0 || !errors.As(err, &e) {
+		return err
+	}
+	var names []string
+	for _, in := range p.Inputs {
+		there := InputPath(p.JobID, in)
+		names = append(names, there, in.Name, path.Base(there), in.Name)
+	}
+	own := strings.NewReplacer(names...)
+	e.Message = own.Replace(e.Message)
+	for _, node := range e.NodeErrors {
+		for i := range node.Errors {
+			node.Errors[i].Message, node.Errors[i].Details = own.Replace(node.Errors[i].Message), own.Replace(node.Errors[i].Details)
+		}
+	}
+	return err
 }
 
 // Body makes the body of POST /prompt. Nothing in it is the client's but the graph and the PNG info: other fields can
