@@ -142,6 +142,12 @@ func (s *Server) fetchImage(ctx context.Context, tenant string, img imageField, 
 	case <-ctx.Done():
 		return comfy.Input{}, failf(CodeUnavailable, "The server is busy with other files that you have named by URL. Nothing was accepted; try again.")
 	}
+	if link, ours, err := s.ownLink(img.url()); ours {
+		if err != nil {
+			return comfy.Input{}, err
+		}
+		return s.copyOutput(ctx, tenant, img, link, room)
+	}
 	got := &fetched{fetcher: f, room: room, from: withoutQuery(img.url())}
 	reading, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -183,7 +189,7 @@ func (g *fetched) open(raw string) error {
 	case encoding != "" && !strings.EqualFold(encoding, "identity"):
 		err = failf(CodeInvalidInput, "%s sent the file compressed, although it was asked not to.", g.from)
 	case resp.ContentLength > g.limit:
-		err = g.tooLarge()
+		err = g.fetcher.tooLarge(g.from)
 	default:
 		return nil
 	}
@@ -196,7 +202,7 @@ func (g *fetched) Read(p []byte) (int, error) {
 	n, err := g.body.Read(p)
 	g.timer.Stop()
 	if !g.room.take(int64(n)) {
-		return 0, g.tooLarge()
+		return 0, g.fetcher.tooLarge(g.from)
 	}
 	if err != nil && err != io.EOF {
 		err = g.failure(err)
@@ -204,8 +210,8 @@ func (g *fetched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (g *fetched) tooLarge() error {
-	return failf(CodeInvalidInput, "%s is too large: the files that one request names by URL may have %d bytes together (COMFYD_BODY_LIMIT).", g.from, g.limit)
+func (f *fetcher) tooLarge(from string) error {
+	return failf(CodeInvalidInput, "%s is too large: the files that one request names by URL may have %d bytes together (COMFYD_BODY_LIMIT).", from, f.limit)
 }
 
 // failure says why a file could not be fetched. The texts of the network's own errors stay out of it: they hold the whole

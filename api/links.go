@@ -102,18 +102,18 @@ func (s *Server) linkedJob(c *fiber.Ctx, id, path string) (*job, error) {
 // byKeyOrLink returns the tenant of the request's key, or the one that its signed link was made for.
 func (s *Server) byKeyOrLink(c *fiber.Ctx, path string) (string, error) {
 	if c.Get(fiber.HeaderAuthorization) == "" && c.Query("signature") != "" {
-		return s.checkLink(c, path)
+		return s.checkLink(path, c.Query("expires"), c.Query("signature"))
 	}
 	return s.bearer(c)
 }
 
 // checkLink returns the tenant that a signed link was made for.
-func (s *Server) checkLink(c *fiber.Ctx, path string) (string, error) {
-	expires, err := strconv.ParseInt(c.Query("expires"), 10, 64)
+func (s *Server) checkLink(path, until, signature string) (string, error) {
+	expires, err := strconv.ParseInt(until, 10, 64)
 	if err != nil {
 		return "", failf(CodeInvalidLink, "The link is not complete. Ask the job's status for a new one (?output=url; events_url).")
 	}
-	tenant, ok := s.signer.verify(path, expires, c.Query("signature"))
+	tenant, ok := s.signer.verify(path, expires, signature)
 	if !ok {
 		return "", failf(CodeInvalidLink, "The link's signature is wrong. Ask the job's status for a new one (?output=url; events_url).")
 	}
