@@ -92,7 +92,7 @@ func (s *Server) node(c *fiber.Ctx) error {
 
 // unknownCatalogs answers where nobody can tell what the backends have.
 func unknownCatalogs(err error) error {
-	return failf(CodeUnavailable, "It is not known at the moment what the backends have: no ComfyUI has been seen yet, or the store does not answer. Try again; GET /readyz says more.").because(err)
+	return failf(CodeUnavailable, "It is not known at the moment what the backends have: no ComfyUI has been seen yet, or the store does not answer. Try again; GET /readyz names what is down.").because(err)
 }
 
 func didYouMean(near []string) string {

@@ -21,7 +21,7 @@ func (s *Server) healthz(c *fiber.Ctx) error {
 	return c.JSON(fiber.Map{"status": "ok", "version": s.opts.Version})
 }
 
-// part is one thing that the server depends on. Reasons stay in the log: anybody may ask.
+// part is one thing that the server depends on. Reasons are for the log: anybody may ask.
 type part struct {
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
@@ -41,6 +41,8 @@ type readiness struct {
 	mu   sync.Mutex
 	at   time.Time
 	last readyBody
+	// said are the reasons in the log, so that each stands there once.
+	said sync.Map
 }
 
 // readyz is GET /readyz: jobs can be taken and run. 503 when one part is down.
@@ -97,8 +99,11 @@ func (s *Server) readyNow() readyBody {
 
 func (s *Server) partOf(name string, err error, text string) part {
 	if err == nil {
+		s.ready.said.Delete(name)
 		return part{OK: true}
 	}
-	s.log.WithError(err).WithField("part", name).Debug("not ready")
+	if before, _ := s.ready.said.Swap(name, err.Error()); before != err.Error() {
+		s.log.WithError(err).WithField("part", name).Warn("not ready: " + text)
+	}
 	return part{Error: text}
 }

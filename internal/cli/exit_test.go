@@ -65,6 +65,17 @@ func TestErrorsAndExitCodes(t *testing.T) {
 		},
 		"forbidden":  {func(s *fakeapi.Server) { s.Next("POST", fakeapi.Answer(403, `{"error":"no"}`)) }, []string{"cancel", "job-1"}, 4, nil},
 		"unknown id": {nil, []string{"status", "nope"}, 2, []string{"Error: Call ID not found or invalid. (HTTP 404)"}},
+		"several, of which the first decides": {
+			func(s *fakeapi.Server) {
+				s.Next("GET", fakeapi.Answer(404, `{"error":"Call ID not found or invalid.","code":"not_found"}`))
+				s.Statuses(failed)
+			}, []string{"outputs", "nope", "job-1"}, 2, []string{"Call ID not found", "mat1 and mat2"},
+		},
+		"several, the first of which is a failed job": {
+			func(s *fakeapi.Server) {
+				s.Next("GET", fakeapi.Answer(200, failed), fakeapi.Answer(404, `{"error":"Call ID not found or invalid.","code":"not_found"}`))
+			}, []string{"outputs", "job-1", "nope"}, 1, []string{"Call ID not found", "mat1 and mat2"},
+		},
 		"limit": {
 			func(s *fakeapi.Server) {
 				s.Next("GET", fakeapi.Answer(429, `{"error":"60 requests a minute are allowed"}`, "Retry-After: 60"))

@@ -67,19 +67,26 @@ and at last {"event":"done","status":{...}}. Preview pictures are left out.`,
 	return c
 }
 
-// each calls f for all of them, unless it is interrupted, and returns the first error.
+// several are the errors of several jobs. It says them all, and is the first, which decides the exit code.
+type several []error
+
+func (e several) Error() string { return errors.Join(e...).Error() }
+func (e several) Unwrap() error { return e[0] }
+
+// each calls f for all of them, unless it is interrupted.
 func each(ctx context.Context, ids []string, f func(context.Context, string) error) error {
-	var failed error
+	var failed several
 	for _, id := range ids {
 		err := f(ctx, id)
 		if errors.Is(err, errInterrupted) {
 			return err
 		}
-		if failed == nil {
-			failed = err
-		} else if err != nil {
-			failed = errors.Join(failed, err)
+		if err != nil {
+			failed = append(failed, err)
 		}
+	}
+	if failed == nil {
+		return nil
 	}
 	return failed
 }

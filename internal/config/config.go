@@ -138,7 +138,6 @@ func Load() (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Unknown = Unknown(environment())
 	return c, c.secrets()
 }
 
@@ -148,6 +147,7 @@ func Read() (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.Unknown = Unknown(environment())
 	c.MetricsKey, err = secret("COMFYD_METRICS_KEY", c.MetricsKey)
 	return c, err
 }

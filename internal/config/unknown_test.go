@@ -36,7 +36,9 @@ func TestATypoInDotEnvIsSeen(t *testing.T) {
 	require.NoError(t, os.Unsetenv("COMFYD_STALL_TIMEOT"))
 	require.NoError(t, os.WriteFile(".env", []byte("COMFYD_STALL_TIMEOT=5m\n"), 0o600))
 	require.NoError(t, DotEnv())
-	c, err := Load()
-	require.NoError(t, err)
-	require.Contains(t, c.Unknown, "COMFYD_STALL_TIMEOT is not a setting of comfyd and has no effect; did you mean COMFYD_STALL_TIMEOUT?")
+	for role, read := range map[string]func() (*Config, error){"serve and api": Load, "worker": Read} {
+		c, err := read()
+		require.NoError(t, err)
+		require.Contains(t, c.Unknown, "COMFYD_STALL_TIMEOT is not a setting of comfyd and has no effect; did you mean COMFYD_STALL_TIMEOUT?", role)
+	}
 }

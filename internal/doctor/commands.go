@@ -26,7 +26,7 @@ func Command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := open()
 			if err != nil {
-				return fmt.Errorf("%w; doctor looks at Modal alone: how other backends are, GET /readyz of the comfyd that runs says", err)
+				return fmt.Errorf("%w; doctor looks at Modal alone: whether other backends are well, GET /readyz of the comfyd that runs says, and its log why not", err)
 			}
 			defer b.Close()
 			return (&Doctor{Backend: b, Out: cmd.OutOrStdout()}).Check(cmd.Context(), gpu)
