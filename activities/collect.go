@@ -43,7 +43,7 @@ func (a *Activities) Collect(ctx context.Context, in CollectInput) (*Collected, 
 	if b == nil {
 		return nil, again(backend.Errorf(comfy.OutputLost, "this worker does not serve the pool %q, whose outputs are to be collected", in.Outcome.Handle.Pool))
 	}
-	stop := each(heartbeatEvery, func(time.Time) { activity.RecordHeartbeat(ctx) })
+	stop := each(HeartbeatEvery, func(time.Time) { activity.RecordHeartbeat(ctx) })
 	defer stop()
 	c, err := a.collectAll(ctx, b, in)
 	if err != nil {

@@ -13,8 +13,14 @@ import (
 	"github.com/comfyd/comfyd/internal/live"
 )
 
-// heartbeatEvery keeps a prompt's progress fresh for readers; the worker's heartbeat timeout is a few times longer.
-const heartbeatEvery = time.Second
+const (
+	// HeartbeatEvery keeps a prompt's progress fresh for readers; the workflow's heartbeat timeout is a few times longer. It
+	// has to be the SDK's MaxHeartbeatThrottleInterval, too.
+	HeartbeatEvery = time.Second
+	// silence is how many of them are left out while there is no handle: the SDK sends the first one at once, which makes
+	// the handle durable, and holds the next ones back. An attempt that takes longer has to say that it lives all the same.
+	silence = 2
+)
 
 // Heartbeat is what the Prompt activity says while it runs. The next attempt finds the prompt by it, and
 // GET /status reads the progress from it without asking any worker.
@@ -39,6 +45,7 @@ type recorder struct {
 
 	mu    sync.Mutex
 	state Heartbeat
+	early bool // there was a heartbeat before the handle
 }
 
 // newRecorder goes on where the last attempt's heartbeats stopped, or those of an earlier activity. It publishes to l.
@@ -57,14 +64,22 @@ func newRecorder(ctx context.Context, s Store, l *live.Source, prefix string, ea
 }
 
 // Handle makes the handle durable. It is the activity's first heartbeat, which the SDK sends at once and waits for;
-// where it fails, the SDK ends the context, and so does this. The SDK sends all later ones with the context of this one,
-// also those of a prompt that is being stopped, whose own context has ended.
+// where it fails, the SDK ends the context, and so does this. After an early one it is held back, and this waits until it
+// has gone out, or has failed as the first one does. The SDK sends all later ones with the context of this one, also those of a prompt that is being
+// stopped, whose own context has ended.
 func (r *recorder) Handle(ctx context.Context, h backend.Handle) error {
 	r.mu.Lock()
 	r.state.Handle = &h
-	s := r.state
+	s, early := r.state, r.early
+	r.early = false
 	r.mu.Unlock()
 	activity.RecordHeartbeat(context.WithoutCancel(r.ctx), s)
+	if early {
+		select {
+		case <-time.After(2*HeartbeatEvery + HeartbeatEvery/4):
+		case <-r.ctx.Done():
+		}
+	}
 	if r.ctx.Err() != nil {
 		return context.Cause(r.ctx)
 	}
@@ -142,12 +157,19 @@ func (l limits) check(now, since time.Time) {
 	}
 }
 
-// beat sends a heartbeat each second, from the first handle on, and watches the limits, until stop is called.
+// beat sends a heartbeat each second, from the first handle on or after a time without one, and watches the limits, until
+// stop is called.
 func (r *recorder) beat(l limits) (stop func()) {
 	alive := context.WithoutCancel(r.ctx) // also while a prompt is being stopped
-	return each(heartbeatEvery, func(time.Time) {
+	ticks := 0
+	return each(HeartbeatEvery, func(time.Time) {
+		ticks++
 		r.mu.Lock()
 		s := r.state
+		if s.Handle == nil && ticks >= silence {
+			r.early = true
+			activity.RecordHeartbeat(alive, s) // before anybody has a handle: it must not take that one's place
+		}
 		r.mu.Unlock()
 		if s.Handle != nil {
 			activity.RecordHeartbeat(alive, s)

@@ -80,13 +80,6 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 	if c := in.Placement.Child; c != nil {
 		in.Job.Request.Images = c.Images
 	}
-	p, err := a.prompt(ctx, in.Job, in.Submission, in.Fresh)
-	if err != nil {
-		return nil, err
-	}
-	p.StallTimeout, p.RunTimeout = in.Placement.StallTimeout, in.Placement.RunTimeout
-	p.GPU = backend.WantOf(&in.Job.Request).GPUOf(b.Pool())
-
 	run, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	go func() {
@@ -97,6 +90,12 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 	rec := newRecorder(run, a.o.Store, source, comfy.OutputPrefix(in.Job.ID), in.Earlier)
 	// To the very end: stopping a prompt takes longer than the heartbeat timeout.
 	defer rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})()
+	p, err := a.prompt(ctx, in.Job, in.Submission, in.Fresh)
+	if err != nil {
+		return nil, err
+	}
+	p.StallTimeout, p.RunTimeout = in.Placement.StallTimeout, in.Placement.RunTimeout
+	p.GPU = backend.WantOf(&in.Job.Request).GPUOf(b.Pool())
 	out, err := a.carry(run, in.Job, b, p, rec)
 	if unsent(err) {
 		rec.forget() // or the next attempt would take the prompt for lost, and count it

@@ -98,7 +98,7 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the retention of namespace %s: %w", s.o.Namespace, err)
 	}
-	defer each(heartbeatEvery, func(time.Time) {
+	defer each(HeartbeatEvery, func(time.Time) {
 		w.mu.Lock()
 		at := w.place
 		w.mu.Unlock()

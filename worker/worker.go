@@ -32,7 +32,7 @@ const (
 	// heartbeatThrottle lets through one heartbeat each second, for progress that is worth reading; the SDK's default,
 	// four fifths of the heartbeat timeout, would leave it seconds old. It is the time limit of a heartbeat, too: while
 	// Temporal's database stalls for longer, attempts end, and go on by their handles.
-	heartbeatThrottle = time.Second
+	heartbeatThrottle = activities.HeartbeatEvery
 	// maxSteps is how many warm-ups and collections run at once in one worker. Most of them wait.
 	maxSteps = 1000
 )

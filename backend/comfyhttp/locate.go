@@ -43,7 +43,7 @@ func notHere(code comfy.Code, h backend.Handle) *backend.Error {
 }
 
 // locate asks every server for a prompt. It returns nil when all of them have said no twice, or nothing for as long as
-// it takes to give a server up.
+// it takes to give a server up, since they were last seen.
 func (b *Backend) locate(ctx context.Context, id string) *server {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -64,7 +64,10 @@ func (b *Backend) locate(ctx context.Context, id string) *server {
 }
 
 func (s *server) search(ctx context.Context, id string) bool {
-	began, absent := time.Now(), 0
+	began, absent := s.seen(), 0
+	if began.IsZero() {
+		began = time.Now()
+	}
 	for {
 		has, err := s.has(ctx, id)
 		var ce *callError

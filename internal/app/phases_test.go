@@ -74,11 +74,11 @@ func (d *double) age(by time.Duration, prefixes ...string) {
 	}
 }
 
-func (d *double) temporal() client.Client {
-	d.t.Helper()
-	c, err := client.Dial(client.Options{HostPort: d.app.TemporalAddress})
-	require.NoError(d.t, err)
-	d.t.Cleanup(c.Close)
+func (a *api) temporal() client.Client {
+	a.t.Helper()
+	c, err := client.Dial(client.Options{HostPort: a.app.TemporalAddress})
+	require.NoError(a.t, err)
+	a.t.Cleanup(c.Close)
 	return c
 }
 
