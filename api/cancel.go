@@ -22,7 +22,7 @@ func (s *Server) ownJob(c *fiber.Ctx) (*job, error) {
 		return nil, err
 	}
 	about(c).callID = id
-	return s.freshJob(id, about(c).tenant)
+	return s.latestJob(id, about(c).tenant)
 }
 
 // cancel is POST /cancel/{id}. It asks once or many times, to the same end: 202 while the job is open, 200 with what
@@ -61,18 +61,25 @@ type completed struct {
 	StatusURL string `json:"status_url"`
 }
 
-// requestCancel returns the job as it stands after the request: as it was, or ended, when its end was faster.
+// requestCancel returns the job as it stands after the request: as it was, or ended, when its end was faster. Where its ID
+// has been used again meanwhile, by a retry policy or a reset, the run that is there now is asked.
 func (s *Server) requestCancel(j *job) (*job, error) {
 	ctx, cancel := context.WithTimeout(s.life, cancelTimeout)
 	defer cancel()
-	err := s.temporal.CancelWorkflow(ctx, j.id, j.runID)
-	s.outdate(j.id)
-	var ended *serviceerror.NotFound // Temporal's answer for a closed run as well
-	if errors.As(err, &ended) {
-		return s.freshJob(j.id, j.tenant)
+	for {
+		err := s.temporal.CancelWorkflow(ctx, j.id, j.runID)
+		s.outdate(j.id)
+		var ended *serviceerror.NotFound // Temporal's answer for a closed run as well
+		if err == nil {
+			return j, nil
+		}
+		if !errors.As(err, &ended) {
+			return nil, temporalError(err)
+		}
+		next, err := s.latestJob(j.id, j.tenant)
+		if err != nil || next.ended() || next.runID == j.runID {
+			return next, err
+		}
+		j = next
 	}
-	if err != nil {
-		return nil, temporalError(err)
-	}
-	return j, nil
 }

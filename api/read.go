@@ -83,15 +83,17 @@ func (s *Server) own(j *job, tenant string) (*job, error) {
 	return j, j.unreadable
 }
 
-// known asks Temporal whether it still knows a job that is told from memory: one question for all who ask at a time.
-// While Temporal and the store do not answer, what is remembered counts.
+// known asks Temporal whether a job that is told from memory is still there, and is still the latest of its ID, which a
+// parent may use again: one question for all who ask at a time. While Temporal and the store do not answer, what is
+// remembered counts.
 func (s *Server) known(j *job) bool {
 	there, _, _ := s.rechecks.Do(j.runID, func() (any, error) {
 		ctx, cancel := context.WithTimeout(s.life, recheckTimeout)
 		defer cancel()
-		_, err := s.temporal.DescribeWorkflowExecution(ctx, j.id, j.runID)
+		described, err := s.temporal.DescribeWorkflowExecution(ctx, j.id, "")
 		var gone *serviceerror.NotFound
-		if errors.As(err, &gone) || s.isDeleted(ctx, j.id, j.runID) {
+		other := err == nil && described.GetWorkflowExecutionInfo().GetExecution().GetRunId() != j.runID
+		if errors.As(err, &gone) || other || s.isDeleted(ctx, j.id, j.runID) {
 			s.closed.forget(j)
 			return false, nil
 		}
@@ -111,6 +113,14 @@ func (s *Server) outdate(id string) {
 func (s *Server) freshJob(id, tenant string) (*job, error) {
 	s.outdate(id)
 	return s.job(id, tenant)
+}
+
+// latestJob is freshJob for what changes a job: an end that is remembered has to be that of the ID's latest run.
+func (s *Server) latestJob(id, tenant string) (*job, error) {
+	if j, _ := s.closed.get(id, s.now()); j != nil {
+		s.known(j)
+	}
+	return s.freshJob(id, tenant)
 }
 
 // endedJob is freshJob for one whose end may be known, and which nobody asks for at this moment.

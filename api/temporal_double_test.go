@@ -207,14 +207,14 @@ func (f *fakeTemporal) GetWorkflow(_ context.Context, id, _ string) client.Workf
 	return &fakeHandle{f: f, id: id}
 }
 
-func (f *fakeTemporal) CancelWorkflow(_ context.Context, id, _ string) error {
+func (f *fakeTemporal) CancelWorkflow(_ context.Context, id, runID string) error {
 	run, err := f.get(id)
 	if err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !isOpen(run.info.Status) {
+	if !isOpen(run.info.Status) || runID != "" && runID != run.info.Execution.RunId {
 		return serviceerror.NewNotFound("workflow execution already completed")
 	}
 	run.extended.CancelRequested = true

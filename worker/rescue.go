@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/catalog"
+	"github.com/comfyd/comfyd/internal/logs"
 	"github.com/comfyd/comfyd/internal/visibility"
 )
 
@@ -22,6 +24,9 @@ const (
 	// pollAge is how old the last poll of a live worker may be: Temporal notes a poll when it begins and when it ends,
 	// which is up to a minute later.
 	pollAge = 65 * time.Second
+	// firstPause and lastPause are those between the signals to one job.
+	firstPause = 5 * time.Second
+	lastPause  = 30 * time.Minute
 )
 
 // rescuer tells jobs that wait at a pool whose last worker is gone, so that they go elsewhere. Every worker has one; they
@@ -36,10 +41,24 @@ type rescuer struct {
 	gone      chan struct{}
 
 	since map[string]time.Time // when a pool was first seen without a worker, look after look
+	told  map[string]map[string]told // of each such pool, by run
+}
+
+// told is when a run is signalled again that is still at a pool which is gone. Most such jobs want no other pool, and each
+// signal is events in their histories: so ever later, and not never, for one that was on its way there when it was told.
+type told struct {
+	again time.Time
+	pause time.Duration
+}
+
+func (t told) next() told {
+	pause := min(max(2*t.pause, firstPause), lastPause)
+	return told{time.Now().Add(pause), pause}
 }
 
 func newRescuer(o Options) *rescuer {
-	r := &rescuer{client: o.Client, directory: o.Directory, own: map[string]bool{}, goneAfter: o.GoneAfter, log: o.Log, since: map[string]time.Time{}}
+	r := &rescuer{client: o.Client, directory: o.Directory, own: map[string]bool{}, goneAfter: o.GoneAfter, log: o.Log, since: map[string]time.Time{},
+		told: map[string]map[string]told{}}
 	for _, b := range o.Backends {
 		r.own[b.Pool().Name] = true
 	}
@@ -74,7 +93,7 @@ func (r *rescuer) stop() {
 	}
 }
 
-// look tells the jobs of every pool that has been gone long enough, in each look since.
+// look tells the jobs of every pool that has been gone long enough.
 func (r *rescuer) look(ctx context.Context) error {
 	ctx, done := context.WithTimeout(ctx, rescueTimeout)
 	defer done()
@@ -93,6 +112,7 @@ func (r *rescuer) look(ctx context.Context) error {
 		}
 	}
 	r.since = missing
+	maps.DeleteFunc(r.told, func(pool string, _ map[string]told) bool { _, still := missing[pool]; return !still })
 	for _, g := range pools {
 		at, ok := missing[g.Pool]
 		if !ok || time.Since(at) < r.goneAfter {
@@ -144,23 +164,36 @@ func (r *rescuer) lastPoll(ctx context.Context, queue string) (last time.Time, e
 	return last, nil
 }
 
-// tell signals the open jobs of a pool.
+// tell signals the open jobs of a pool, those that it has signalled before ever less often.
 func (r *rescuer) tell(ctx context.Context, pool string) error {
 	query := visibility.Jobs() + " AND ExecutionStatus = 'Running' AND " + comfy.AttrBackend + " = " + visibility.Quote(pool)
-	told := 0
+	before, now := r.told[pool], map[string]told{}
+	r.told[pool] = now
+	jobs := 0
 	for id, err := range visibility.Executions(ctx, r.client, query) {
 		if err != nil {
 			return fmt.Errorf("listing the jobs of the pool %s: %w", pool, err)
 		}
+		last := before[id.GetRunId()]
+		if time.Now().Before(last.again) {
+			now[id.GetRunId()] = last
+			continue
+		}
 		err = r.client.SignalWorkflow(ctx, id.GetWorkflowId(), id.GetRunId(), comfy.SignalPoolGone, pool)
 		var ended *serviceerror.NotFound
-		if err != nil && !errors.As(err, &ended) {
+		switch {
+		case errors.As(err, &ended):
+		case ctx.Err() != nil:
 			return fmt.Errorf("telling job %s that its pool is gone: %w", id.GetWorkflowId(), err)
+		case err != nil: // one job's matter: the others are told all the same, and this one in the next look
+			r.log.WithError(err).WithField(logs.CallID, id.GetWorkflowId()).Warn("a job cannot be told that its pool is gone")
+		default:
+			now[id.GetRunId()] = last.next()
+			jobs++
 		}
-		told++
 	}
-	if told > 0 {
-		r.log.WithFields(logrus.Fields{"pool": pool, "jobs": told}).Warn("no worker serves this pool any more; its jobs go elsewhere")
+	if jobs > 0 {
+		r.log.WithFields(logrus.Fields{"pool": pool, "jobs": jobs}).Warn("no worker serves this pool any more; its jobs go elsewhere")
 	}
 	return nil
 }

@@ -80,22 +80,30 @@ func TestRescue(t *testing.T) {
 			}
 			polls(comfy.TaskQueue, time.Millisecond)
 			polls(comfy.CollectTaskQueue("there"), c.polled)
-			told := 0
+			signals := 0
 			m.On("ListWorkflow", mock.Anything, mock.Anything).Return(&workflowservice.ListWorkflowExecutionsResponse{
 				Executions: []*workflowpb.WorkflowExecutionInfo{{Execution: &commonpb.WorkflowExecution{WorkflowId: "job", RunId: "run"}}},
 			}, nil)
-			m.On("SignalWorkflow", mock.Anything, "job", "run", comfy.SignalPoolGone, "there").Run(func(mock.Arguments) { told++ }).Return(nil)
+			m.On("SignalWorkflow", mock.Anything, "job", "run", comfy.SignalPoolGone, "there").Run(func(mock.Arguments) { signals++ }).Return(nil)
 			log := logrus.New()
 			log.SetOutput(io.Discard)
 			rescuer := &rescuer{client: m, directory: catalog.NewDirectory(r, nil), own: map[string]bool{"here": true},
-				goneAfter: time.Nanosecond, log: log, since: map[string]time.Time{}}
+				goneAfter: time.Nanosecond, log: log, since: map[string]time.Time{}, told: map[string]map[string]told{}}
 			if c.looks == 1 {
 				rescuer.goneAfter = time.Hour
 			}
 			for range c.looks {
 				require.NoError(t, rescuer.look(t.Context()))
 			}
-			require.Equal(t, c.told, told > 0)
+			require.Equal(t, c.told, signals > 0)
+			require.LessOrEqual(t, signals, 1, "a job that stays is not told in each look")
+			for run, at := range rescuer.told["there"] {
+				at.again = time.Now()
+				rescuer.told["there"][run] = at
+				require.NoError(t, rescuer.look(t.Context()))
+				require.Equal(t, 2, signals)
+				require.Equal(t, 2*firstPause, rescuer.told["there"][run].pause)
+			}
 		})
 	}
 }
