@@ -58,6 +58,8 @@ type Swept struct {
 	Catalogs int   `json:"catalogs"`
 	Bytes    int64 `json:"bytes"`
 	Skipped  bool  `json:"skipped,omitempty"` // the store belongs to another namespace
+	// Told is until when the receivers were told of jobs that Temporal itself has ended; the next sweep goes on from there.
+	Told time.Time `json:"told,omitzero"`
 }
 
 // place is where a sweep is: all keys up to After are done. The walk goes by prefix in the order of their names, so that
@@ -87,7 +89,8 @@ type sweep struct {
 // inputs, graphs and catalogues that nobody uses, and finishes deletions that were interrupted. It looks closely only at what
 // is older than the namespace's retention, asks about each job once, and goes on where an attempt before it stopped. What
 // Temporal or the store does not say for certain ends it: nothing is removed in doubt.
-func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
+// told is the [Swept.Told] of the sweep before, zero where there was none.
+func (s *Sweeper) Sweep(ctx context.Context, told time.Time) (*Swept, error) {
 	w := &sweep{Sweeper: s, ctx: ctx, now: activity.GetInfo(ctx).StartedTime}
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &w.place) // of another version: from the beginning, then
@@ -111,15 +114,17 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 	id := namespace.GetNamespaceInfo().GetId()
 	w.remover = &removal.Remover{Temporal: s.o.Temporal, Namespace: s.o.Namespace, NamespaceID: id, Store: s.o.Store}
 	if ours, err := w.owned(id); err != nil || !ours {
-		return &Swept{Skipped: err == nil}, err
+		return &Swept{Skipped: err == nil, Told: told}, err
 	}
 	finished, err := w.remover.Finish(ctx, w.now)
 	w.count(func(n *Swept) { n.Removals += finished })
 	if err != nil { // the next sweep comes within the hour; a note that cannot be read would fail each attempt
 		s.o.Log.WithError(err).Warn("some deletions of jobs are not finished; the next sweep tries again")
 	}
-	if err := w.unsent(); err != nil {
+	if err := w.unsent(told); err != nil {
 		s.o.Log.WithError(err).Warn("some receivers of webhooks were not told of jobs that Temporal has ended; the next sweep tries again")
+	} else {
+		told = w.now
 	}
 	for _, part := range []struct {
 		prefix string
@@ -140,6 +145,7 @@ func (s *Sweeper) Sweep(ctx context.Context) (*Swept, error) {
 	if swept != (Swept{}) {
 		s.o.Log.WithField("swept", swept).Info("the store was swept")
 	}
+	swept.Told = told
 	return &swept, nil
 }
 

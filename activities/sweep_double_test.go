@@ -110,8 +110,9 @@ type sweeping struct {
 	log    *logrus.Logger
 	notes  *test.Hook
 
-	told    []string // jobs whose receivers were told, with their runs
-	tellErr error
+	told      []string // jobs whose receivers were told, with their runs
+	tellErr   error
+	toldUntil time.Time // by the last sweep
 }
 
 func newSweeping(t *testing.T) *sweeping {
@@ -164,10 +165,11 @@ func (s *sweeping) sweep(st removal.Store, last ...any) (activities.Swept, error
 		},
 	})
 	env.RegisterActivityWithOptions(sweeper.Sweep, activity.RegisterOptions{Name: activities.SweepName})
-	got, err := env.ExecuteActivity(activities.SweepName)
+	got, err := env.ExecuteActivity(activities.SweepName, s.toldUntil)
 	var swept activities.Swept
 	if err == nil {
 		require.NoError(s.t, got.Get(&swept))
+		s.toldUntil, swept.Told = swept.Told, time.Time{}
 	}
 	return swept, err
 }

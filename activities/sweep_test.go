@@ -60,7 +60,10 @@ func TestSweep(t *testing.T) {
 // TestSweepTellsReceivers of jobs that Temporal itself has ended, unless they were deleted; where that fails, it sweeps all the same.
 func TestSweepTellsReceivers(t *testing.T) {
 	s := newSweeping(t)
-	s.ledger.users = []string{"ExecutionStatus IN ('Terminated', 'TimedOut') AND CloseTime > '" + s.now.Add(-6*time.Hour).UTC().Format(time.RFC3339)}
+	since := func(at time.Time) []string {
+		return []string{"ExecutionStatus IN ('Terminated', 'TimedOut') AND CloseTime > '" + at.Add(-10*time.Minute).UTC().Format(time.RFC3339)}
+	}
+	s.ledger.users = since(s.now.Add(-7 * day))
 	s.tellErr = errors.New("not now")
 	s.put(comfy.WebhookNotes+"alice/"+hash, 8*day)
 	s.put(comfy.WebhookNotes+"alice/young", 6*day)
@@ -69,12 +72,26 @@ func TestSweepTellsReceivers(t *testing.T) {
 	require.Zero(t, swept)
 	require.Equal(t, []string{"user/run"}, s.told)
 	require.Len(t, s.notes.AllEntries(), 1)
+	require.Zero(t, s.toldUntil, "the next sweep has the same to tell")
 	require.Equal(t, []string{comfy.WebhookNotes + "alice/young"}, s.has(), "receivers that want no more are asked again after a week")
+
+	s.tellErr = nil
+	_, err = s.sweep(s.store)
+	require.NoError(t, err)
+	require.Len(t, s.told, 2)
+	require.True(t, s.now.Equal(s.toldUntil))
+	_, err = s.sweep(s.store)
+	require.NoError(t, err)
+	require.Len(t, s.told, 2, "it goes on from there")
+	s.ledger.users = since(s.now)
+	_, err = s.sweep(s.store)
+	require.NoError(t, err)
+	require.Len(t, s.told, 3)
 
 	s.put("removals/user/run", time.Minute)
 	_, err = s.sweep(s.store)
 	require.NoError(t, err)
-	require.Len(t, s.told, 1)
+	require.Len(t, s.told, 3)
 }
 
 // TestSweepInDoubt: what Temporal or the store does not say for certain removes nothing.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/logs"
+	"github.com/comfyd/comfyd/internal/visibility"
 	"github.com/comfyd/comfyd/internal/webhook"
 )
 
@@ -92,7 +93,7 @@ func (s *Server) endedRun(ctx context.Context, id, runID string) (*job, error) {
 	switch {
 	case j.unreadable != nil:
 		return nil, j.unreadable
-	case isOpen(described.GetWorkflowExecutionInfo().GetStatus()):
+	case visibility.IsOpen(described.GetWorkflowExecutionInfo().GetStatus()):
 		return nil, errOpen
 	case s.isDeleted(ctx, id, j.runID):
 		return nil, notFound()

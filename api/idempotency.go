@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 // jobNamespace is the root of the version 5 UUIDs of jobs with an Idempotency-Key. Changing it forgets all keys.
@@ -42,7 +43,7 @@ func (s *Server) replay(ctx context.Context, id string, memo comfy.Submission) (
 		return false, temporalError(err)
 	}
 	info := described.GetWorkflowExecutionInfo()
-	if !isOpen(info.GetStatus()) && s.isDeleted(ctx, id, info.GetExecution().GetRunId()) {
+	if !visibility.IsOpen(info.GetStatus()) && s.isDeleted(ctx, id, info.GetExecution().GetRunId()) {
 		return false, failf(CodeUnavailable, "The job under this Idempotency-Key was deleted, and Temporal is about to forget it, within a minute. Try again.")
 	}
 	first, ok, err := s.submissionOf(info)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 const (
@@ -108,7 +109,7 @@ func (s *Server) present(ctx context.Context, all []*workflow.WorkflowExecutionI
 	var group errgroup.Group
 	group.SetLimit(statsAtOnce)
 	for i, info := range all {
-		if !isOpen(info.GetStatus()) {
+		if !visibility.IsOpen(info.GetStatus()) {
 			group.Go(func() error {
 				deleted[i] = s.isDeleted(ctx, info.GetExecution().GetWorkflowId(), info.GetExecution().GetRunId())
 				return nil
@@ -139,7 +140,7 @@ func (s *Server) entry(c *fiber.Ctx, info *workflow.WorkflowExecutionInfo) listE
 			e.Metadata[k] = v
 		}
 	}
-	if isOpen(info.GetStatus()) {
+	if visibility.IsOpen(info.GetStatus()) {
 		return e
 	}
 	ended := info.GetCloseTime().AsTime()
@@ -150,10 +151,6 @@ func (s *Server) entry(c *fiber.Ctx, info *workflow.WorkflowExecutionInfo) listE
 		e.Status, e.Code = comfy.Completed, ""
 	}
 	return e
-}
-
-func isOpen(status enums.WorkflowExecutionStatus) bool {
-	return status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING || status == enums.WORKFLOW_EXECUTION_STATUS_PAUSED
 }
 
 // codeOf says why a job has failed, as failureOf does from the job itself.

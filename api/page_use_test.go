@@ -20,6 +20,7 @@ import (
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/browser"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 // walrus is a workflow with every kind of field, a seed that JavaScript's numbers cannot hold, and a title that must stay
@@ -73,7 +74,7 @@ func (h *harness) shown(w *browser.Window) (run *fakeRun) {
 	require.Eventually(h.t, func() bool {
 		var err error
 		run, err = h.temporal.get(browser.Value[string](w, `location.hash.replace("#/jobs/", "")`))
-		return err == nil && isOpen(run.info.Status)
+		return err == nil && visibility.IsOpen(run.info.Status)
 	}, browser.Patience, 50*time.Millisecond, "the page shows no open job")
 	return run
 }

@@ -151,7 +151,7 @@ func (s *Server) read(id string, end *outcome) (*job, error) {
 	if j.unreadable != nil {
 		return j, nil
 	}
-	if !isOpen(info.GetStatus()) {
+	if !visibility.IsOpen(info.GetStatus()) {
 		if s.isDeleted(ctx, id, j.runID) {
 			return nil, notFound()
 		}

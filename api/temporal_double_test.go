@@ -30,6 +30,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/comfyd/comfyd/comfy"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 func TestMain(m *testing.M) {
@@ -214,7 +215,7 @@ func (f *fakeTemporal) CancelWorkflow(_ context.Context, id, runID string) error
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !isOpen(run.info.Status) || runID != "" && runID != run.info.Execution.RunId {
+	if !visibility.IsOpen(run.info.Status) || runID != "" && runID != run.info.Execution.RunId {
 		return serviceerror.NewNotFound("workflow execution already completed")
 	}
 	run.extended.CancelRequested = true

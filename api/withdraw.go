@@ -14,6 +14,7 @@ import (
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/logs"
+	"github.com/comfyd/comfyd/internal/visibility"
 )
 
 const (
@@ -151,7 +152,7 @@ func (s *Server) withdraw(id string) (done bool, err error) {
 		return false, nil
 	case err != nil:
 		return false, err
-	case !isOpen(described.GetWorkflowExecutionInfo().GetStatus()):
+	case !visibility.IsOpen(described.GetWorkflowExecutionInfo().GetStatus()):
 		return true, nil
 	}
 	if err := s.temporal.CancelWorkflow(ctx, id, ""); err != nil && !errors.As(err, &missing) {

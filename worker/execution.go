@@ -36,8 +36,8 @@ func closed(c client.Client) func(context.Context, activities.Execution) (bool, 
 		}
 		info := d.GetWorkflowExecutionInfo()
 		run := info.GetExecution().GetRunId()
-		if info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING || run == e.OriginalRunID {
-			return info.GetStatus() != enums.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
+		if open := visibility.IsOpen(info.GetStatus()); !open || run == e.OriginalRunID {
+			return !open, nil
 		}
 		began, err := c.GetWorkflowHistory(ctx, e.WorkflowID, run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
 		if err != nil {

@@ -40,7 +40,7 @@ type rescuer struct {
 	cancel    context.CancelFunc
 	gone      chan struct{}
 
-	since map[string]time.Time // when a pool was first seen without a worker, look after look
+	since map[string]time.Time       // when a pool was first seen without a worker, look after look
 	told  map[string]map[string]told // of each such pool, by run
 }
 

@@ -27,7 +27,13 @@ func Sweep(ctx workflow.Context) (*activities.Swept, error) {
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 10 * time.Second, BackoffCoefficient: 2, MaximumInterval: 10 * time.Minute},
 		Summary:                "remove from the store what belongs to no job any more",
 	})
+	var last activities.Swept
+	if workflow.HasLastCompletionResult(ctx) {
+		if err := workflow.GetLastCompletionResult(ctx, &last); err != nil {
+			workflow.GetLogger(ctx).Warn("what the sweep before this one has done cannot be read", "error", err)
+		}
+	}
 	var swept *activities.Swept
-	err := workflow.ExecuteActivity(ctx, activities.SweepName).Get(ctx, &swept)
+	err := workflow.ExecuteActivity(ctx, activities.SweepName, last.Told).Get(ctx, &swept)
 	return swept, err
 }

@@ -23,8 +23,10 @@ const (
 	maxSubmissions = 12
 	// recoverLimit is what a job that was lost may wait at least: a ComfyUI takes half a minute to start.
 	recoverLimit = 3 * time.Minute
-	// stopLimit is how long a worker is looked for that can stop a prompt.
+	// stopLimit is how long a worker is looked for that can stop a prompt; stopSoon where none is known to run, and where
+	// one that does costs nothing but its time.
 	stopLimit = 2 * time.Minute
+	stopSoon  = 15 * time.Second
 	// collectLimit is how long the store or a backend may fail before the job's outputs are given up.
 	collectLimit = 15 * time.Minute
 )
@@ -216,8 +218,13 @@ func (j *job) stop(ctx workflow.Context, in activities.PromptInput) {
 	j.say(ctx, comfy.PhaseCanceling, "stopping submission %d", in.Submission)
 	ctx, done := workflow.NewDisconnectedContext(ctx)
 	defer done()
+	limit := stopLimit
+	if in.Earlier == nil && !in.Placement.Pool.Metered {
+		limit = stopSoon
+	}
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:              comfy.CollectTaskQueue(in.Placement.Pool.Name),
+		ScheduleToStartTimeout: limit,
 		ScheduleToCloseTimeout: stopLimit,
 		StartToCloseTimeout:    30 * time.Second,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: 200 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 5 * time.Second},

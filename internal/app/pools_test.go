@@ -117,3 +117,29 @@ func TestResetJobGoesOn(t *testing.T) {
 	require.Equal(t, 1, s.TotalRuns(), "the GPU runs once")
 	require.Len(t, outputs(t, status), 1)
 }
+
+// TestCancelAtAPoolWithoutWorker: a job that waits in the queue of a pool which nobody serves ends soon after it is canceled,
+// although nobody is there to ask whether its prompt runs.
+func TestCancelAtAPoolWithoutWorker(t *testing.T) {
+	store := "file://" + t.TempDir()
+	here, there := fakecomfy.New(t), fakecomfy.New(t)
+	held := there.Hold("EmptyImage")
+	defer held.Open()
+	vars := map[string]string{"COMFYD_POOL_TIMEOUT": "10m"}
+	a := start(t, map[string]string{"COMFYUI_URLS": here.URL, "COMFYD_SITE": "here", "COMFYD_STORE_URL": store, "COMFYD_POOL_TIMEOUT": "10m"})
+	vars["COMFYUI_URLS"], vars["COMFYD_SITE"] = there.URL, "there"
+	stop := join(t, a, store, vars)
+	a.ready()
+	ids := make([]string, 3) // two are ComfyUI's, the third waits in Temporal
+	for i := range ids {
+		ids[i] = a.submit(map[string]any{"workflow": graph(i, "left"), "backend": "url-there"})
+		require.Eventually(t, func() bool { return a.do("GET", "/status/"+ids[i], nil).body["backend"] == "url-there" }, 20*time.Second, 20*time.Millisecond)
+	}
+	require.Eventually(t, func() bool { return len(there.Posted()) == 2 }, 20*time.Second, 20*time.Millisecond)
+	stop()
+	began := time.Now()
+	require.Equal(t, 202, a.do("POST", "/cancel/"+ids[2], nil).code)
+	status := a.finish(ids[2])
+	require.Equal(t, "canceled", status["code"], "%v", status)
+	require.Less(t, time.Since(began), 40*time.Second, "two minutes for a prompt that may run, and costs money")
+}

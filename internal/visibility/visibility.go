@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.temporal.io/api/enums/v1"
+
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -20,6 +22,11 @@ const markLen = 12
 
 // Jobs is the condition that holds for jobs of comfyd.
 func Jobs() string { return "WorkflowType = " + Quote(comfy.WorkflowName) }
+
+// IsOpen tells whether a workflow goes on. A person can pause one, where the server allows it; it has not ended then.
+func IsOpen(status enums.WorkflowExecutionStatus) bool {
+	return status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING || status == enums.WORKFLOW_EXECUTION_STATUS_PAUSED
+}
 
 // Quote makes a string literal of any text, in the dialect of Temporal's queries: MySQL's.
 func Quote(text string) string {
