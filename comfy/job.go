@@ -40,7 +40,8 @@ type Request struct {
 }
 
 // Revision counts the orders in which the workflow has taken its steps. From 1 on, it looks for a backend that is ready
-// before it waits for one. A job that names its revision needs no note of it in its history.
+// before it waits for one. A job that names its revision needs no note of it in its history. It stays 1: later changes go by
+// workflow.GetVersion (docs/releasing.md).
 const Revision = 1
 
 // MaxInlineWorkflow is the largest graph that travels in a [Request] itself. Temporal refuses payloads above 2 MiB.

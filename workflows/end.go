@@ -48,34 +48,36 @@ func (j *job) again(ctx workflow.Context, err error) error {
 	return workflow.NewTimerWithOptions(ctx, pause, workflow.TimerOptions{Summary: fmt.Sprintf("pause before submission %d", j.submission+1)}).Get(ctx, nil)
 }
 
-// result is the job's result, with where its time went.
-func (j *job) result(ctx workflow.Context, place *activities.Placement, out *activities.Prompted) *comfy.Result {
-	c := out.Collected
-	m := comfy.Metrics{
-		CollectMS: out.CollectMS, TotalMS: workflow.Now(ctx).Sub(j.created).Milliseconds(),
-		ColdStartMS: out.ColdStartMS, GPU: out.GPU, ExecutionMS: j.ran.Milliseconds(), GPUSeconds: j.ran.Seconds(),
+// metrics tell where the job's time went.
+func (j *job) metrics(ctx workflow.Context) comfy.Metrics {
+	m := comfy.Metrics{TotalMS: workflow.Now(ctx).Sub(j.created).Milliseconds(), ExecutionMS: j.ran.Milliseconds(), GPUSeconds: j.ran.Seconds()}
+	if out := j.made; out != nil {
+		m.CollectMS, m.ColdStartMS, m.GPU = out.CollectMS, out.ColdStartMS, out.GPU
 	}
 	if m.ColdStartMS == 0 && j.coldStart > time.Second {
 		m.ColdStartMS = j.coldStart.Milliseconds() // below, it is the step's own cost
 	}
 	m.QueueMS = max(m.TotalMS-m.CollectMS-m.ExecutionMS-m.ColdStartMS, 0)
+	return m
+}
+
+// result is the job's result.
+func (j *job) result(ctx workflow.Context, place *activities.Placement) *comfy.Result {
+	c := j.made.Collected
 	images := c.Images
 	if images == nil {
 		images = []comfy.Output{}
 	}
 	return &comfy.Result{
-		Images: images, Files: c.Files, Texts: c.Texts, Cached: out.Cached,
-		Attempts: j.attempts(), Backend: place.Pool.Name, Metrics: m,
+		Images: images, Files: c.Files, Texts: c.Texts, Cached: j.made.Cached,
+		Attempts: j.attempts(), Backend: place.Pool.Name, Metrics: j.metrics(ctx),
 	}
 }
 
 // end turns what went wrong into the error with which the workflow closes.
 func (j *job) end(ctx workflow.Context, err error) error {
 	f := failureOf(err).Failure
-	f.Attempts, f.Backend = j.attempts(), j.status.Backend
-	f.Metrics.TotalMS = workflow.Now(ctx).Sub(j.created).Milliseconds()
-	f.Metrics.ExecutionMS, f.Metrics.GPUSeconds = j.ran.Milliseconds(), j.ran.Seconds()
-	f.Metrics.QueueMS = max(f.Metrics.TotalMS-f.Metrics.ExecutionMS, 0)
+	f.Attempts, f.Backend, f.Metrics = j.attempts(), j.status.Backend, j.metrics(ctx)
 	canceled := ctx.Err() != nil
 	if canceled {
 		f = comfy.Failure{Code: comfy.Canceled, Message: "the job was canceled", Attempts: f.Attempts, Backend: f.Backend, Metrics: f.Metrics}

@@ -101,12 +101,13 @@ func submittedEnv(t *testing.T, s *script) *testsuite.TestWorkflowEnvironment {
 	return env
 }
 
-// TestGPUSecondsOfALostResult: the GPU ran all the same.
-func TestGPUSecondsOfALostResult(t *testing.T) {
+// TestMetricsOfALostResult: the GPU ran all the same.
+func TestMetricsOfALostResult(t *testing.T) {
 	s := &script{collect: func(context.Context, activities.CollectInput) (*activities.Collected, error) {
 		return nil, fails(comfy.Storage, false, false)
 	}}
 	_, f := run(t, submittedEnv(t, s), request)
 	require.Equal(t, comfy.Storage, f.Code)
 	require.Equal(t, 1.5, f.Metrics.GPUSeconds)
+	require.Equal(t, "L40S", f.Metrics.GPU)
 }

@@ -84,9 +84,10 @@ func (j *job) wait(ctx workflow.Context) (*activities.Placement, error) {
 		Summary:                "find a ComfyUI that is ready for this graph",
 	})
 	var place *activities.Placement
-	if err := workflow.ExecuteActivity(ctx, comfy.ActivityWarmUp, j.Job).Get(ctx, &place); err != nil {
+	err := workflow.ExecuteActivity(ctx, comfy.ActivityWarmUp, j.Job).Get(ctx, &place)
+	j.coldStart += workflow.Now(ctx).Sub(began)
+	if err != nil {
 		return nil, late(err, comfy.Failure{Code: comfy.BackendUnavailable, Message: "no ComfyUI was ready within the time to start"})
 	}
-	j.coldStart += workflow.Now(ctx).Sub(began)
 	return place, nil
 }

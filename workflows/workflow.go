@@ -65,11 +65,12 @@ type job struct {
 	status  comfy.Status
 	created time.Time
 
-	submission int           // of the prompt
-	restarts   int           // of prompts, by a backend itself; the client sees both together as attempts
-	ran        time.Duration // of the last prompt
-	runs       int           // of those, how many were lost after they had started
-	unposted   int           // of the submissions, how many no backend took
+	submission int                  // of the prompt
+	restarts   int                  // of prompts, by a backend itself; the client sees both together as attempts
+	ran        time.Duration        // of the last prompt
+	made       *activities.Prompted // by it; nil where it failed
+	runs       int                  // of those, how many were lost after they had started
+	unposted   int                  // of the submissions, how many no backend took
 	fresh      bool
 	coldStart  time.Duration
 	placed     string // the pool that the search attribute names
@@ -103,6 +104,7 @@ func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
 			return nil, err
 		}
 		out, err := j.prompt(ctx, place)
+		j.made = out
 		if err == nil {
 			j.restarts += out.Restarts
 			if !out.StartedAt.IsZero() {
@@ -112,7 +114,7 @@ func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
 				err = j.collect(ctx, place, out)
 			}
 			if err == nil {
-				return j.result(ctx, place, out), nil
+				return j.result(ctx, place), nil
 			}
 		}
 		if err := j.again(ctx, err); err != nil {

@@ -25,6 +25,15 @@ import (
 // libraries are variables that ours leave to the libraries that read them.
 var libraries = map[string]string{
 	"AWS_SHARED_CREDENTIALS_FILE": "aws-sdk-go-v2", "AWS_EC2_METADATA_DISABLED": "aws-sdk-go-v2", "MODAL_CONFIG_PATH": "modal-client",
+	"OTEL_EXPORTER_OTLP_HEADERS": "opentelemetry-go", "OTEL_TRACES_SAMPLER": "opentelemetry-go", "OTEL_TRACES_SAMPLER_ARG": "opentelemetry-go",
+}
+
+// notHere are settings that this shape has no use for, and why.
+var notHere = map[string]string{
+	"COMFYD_TLS_CERT": "the proxy's affair", "COMFYD_TLS_KEY": "the proxy's affair",
+	"COMFYD_DATA_DIR": "nothing is kept there", "COMFYD_PPROF_LISTEN": "for developers",
+	"COMFYUI_DIR": "of local", "COMFYUI_PYTHON": "of local", "COMFYUI_ARGS": "of local",
+	"COMFYD_TEMPORAL_LISTEN": "of the embedded Temporal", "COMFYD_TEMPORAL_UI_LISTEN": "of the embedded Temporal",
 }
 
 // endless services run on; the others end when their work is done.
@@ -63,6 +72,25 @@ func TestComposeNamesSettingsThatExist(t *testing.T) {
 		require.NoError(t, err, name)
 	}
 	require.Equal(t, 5, found, "two api, two worker, setup")
+}
+
+// TestComposePassesSettingsOn: what somebody writes into .env, as README's table says, has to reach the program.
+func TestComposePassesSettingsOn(t *testing.T) {
+	all := services(t)
+	for f := range reflect.TypeFor[config.Config]().Fields() {
+		name := f.Tag.Get("env")
+		if name == "" || name == "-" || notHere[name] != "" {
+			continue
+		}
+		_, api := all["api-1"].Environment[name]
+		_, worker := all["worker-1"].Environment[name]
+		require.True(t, api || worker, "docker-compose.yml passes %s to nobody", name)
+	}
+	for _, name := range []string{"COMFYD_PAYLOAD_KEYS", "COMFYD_LOG_LEVEL", "COMFYD_RETENTION"} {
+		for _, s := range []string{"api-1", "api-2", "worker-1", "worker-2"} {
+			require.Contains(t, all[s].Environment, name, s)
+		}
+	}
 }
 
 // TestOtherFilesNameSettingsThatExist does the same for what docs/deploy.md offers beside the compose file.
@@ -135,7 +163,7 @@ func TestComposeIsHardened(t *testing.T) {
 			}
 		}
 		for k, v := range s.Environment {
-			secret := regexp.MustCompile(`PASSWORD|SECRET|SIGNING|API_KEYS|PWD`).MatchString(k)
+			secret := regexp.MustCompile(`PASSWORD|SECRET|SIGNING|_KEYS?$|PWD`).MatchString(k) && *v != "" // what is the user's own to give
 			require.False(t, secret && !strings.HasPrefix(*v, "@/run/secrets/") && !strings.HasPrefix(*v, "/run/secrets/"), "%s: %s is given by file", name, k)
 		}
 		for _, d := range s.GetDependencies() {
