@@ -160,12 +160,12 @@ var (
 	siteName       = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 	deploymentName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,59}$`)
 	buildID        = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$`)
-	modalName      = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+	modalName      = regexp.MustCompile(`^[A-Za-z0-9._-]{1,55}$`) // 64, less "-progress": the app's queue is named after it
 )
 
 func (c *Config) checkModal() error {
 	if !modalName.MatchString(c.ModalApp) {
-		return &Error{"MODAL_APP", c.ModalApp, "the name of the app as deployed: up to 63 letters, digits, dots, dashes and underscores"}
+		return &Error{"MODAL_APP", c.ModalApp, "the name of the app as deployed: up to 55 letters, digits, dots, dashes and underscores"}
 	}
 	for _, g := range c.ModalGPUs {
 		if !comfy.ValidGPU(g) {

@@ -32,7 +32,10 @@ GPUS = {
 }
 CONTINENTS = ("us", "eu", "uk", "ap", "ca", "sa", "me", "mx", "af", "jp", "au")
 
-NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")  # modal/_utils/name_utils.py
+NAME = re.compile(r"[a-zA-Z0-9_.-]+")  # modal/_utils/name_utils.py
+LONGEST_NAME = 64  # there, too
+# Of an app: its Queue and its Dict are named after it (progress.py, ledger.py). internal/config knows it, too.
+LONGEST_APP = LONGEST_NAME - len("-progress")
 REGION = re.compile(rf"(?:{'|'.join(CONTINENTS)})(?:-[a-z]+(?:-\d+)?)?")
 
 
@@ -89,7 +92,7 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
     read = _Reader(env)
     default = Settings()
     settings = Settings(
-        app=read.name("MODAL_APP", default.app),
+        app=read.name("MODAL_APP", default.app, LONGEST_APP),
         gpu=read.gpus("COMFYD_MODAL_GPU", default.gpu),
         cpu=read.number("COMFYD_MODAL_CPU", default.cpu, 0.125, 64),
         memory=read.integer("COMFYD_MODAL_MEMORY", default.memory, 128, 344064),
@@ -125,10 +128,10 @@ class _Reader:
     def text(self, variable: str) -> str:
         return self._env.get(variable, "").strip()
 
-    def name(self, variable: str, default: str) -> str:
+    def name(self, variable: str, default: str, longest: int = LONGEST_NAME) -> str:
         value = self.text(variable) or default
-        if not NAME.fullmatch(value):
-            raise SettingError(variable, value, "1 to 64 letters, digits, dashes, dots and underscores")
+        if len(value) > longest or not NAME.fullmatch(value):
+            raise SettingError(variable, value, f"1 to {longest} letters, digits, dashes, dots and underscores")
         return value
 
     def integer(self, variable: str, default: int, low: int, high: int) -> int:

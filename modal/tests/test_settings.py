@@ -65,7 +65,8 @@ def test_everything_is_read_and_survives_the_way_into_the_container():
         ("COMFYD_MODAL_GPU_SNAPSHOT", "yes", "0 or 1"),
         ("COMFYD_MODAL_SNAPSHOT", "off", "0 or 1"),
         ("COMFYD_MODAL_VOLUME", "a b", "letters"),
-        ("MODAL_APP", "x" * 65, "1 to 64"),
+        ("COMFYD_MODAL_VOLUME", "x" * 65, "1 to 64"),
+        ("MODAL_APP", "x" * 56, "1 to 55"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_variable_value_and_what_is_allowed(variable, value, allowed):
