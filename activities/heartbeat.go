@@ -19,7 +19,7 @@ const (
 	HeartbeatEvery = time.Second
 	// silence is how many of them are left out while there is no handle: the SDK sends the first one at once, which makes
 	// the handle durable, and holds the next ones back. An attempt that takes longer has to say that it lives all the same.
-	silence = 2
+	silence = 3
 )
 
 // Heartbeat is what the Prompt activity says while it runs. The next attempt finds the prompt by it, and
