@@ -17,8 +17,8 @@ const (
 	// HeartbeatEvery keeps a prompt's progress fresh for readers; the workflow's heartbeat timeout is a few times longer. It
 	// has to be the SDK's MaxHeartbeatThrottleInterval, too.
 	HeartbeatEvery = time.Second
-	// silence is how many of them are left out while there is no handle: the SDK sends the first one at once, which makes
-	// the handle durable, and holds the next ones back. An attempt that takes longer has to say that it lives all the same.
+	// silence is the first of them that is sent without a handle: the SDK sends the very first one at once, which makes the
+	// handle durable, and holds the next ones back. An attempt that takes longer has to say that it lives all the same.
 	silence = 3
 )
 
@@ -65,8 +65,8 @@ func newRecorder(ctx context.Context, s Store, l *live.Source, prefix string, ea
 
 // Handle makes the handle durable. It is the activity's first heartbeat, which the SDK sends at once and waits for;
 // where it fails, the SDK ends the context, and so does this. After an early one it is held back, and this waits until it
-// has gone out, or has failed as the first one does. The SDK sends all later ones with the context of this one, also those of a prompt that is being
-// stopped, whose own context has ended.
+// has gone out, or has failed as the first one does. The SDK sends all later ones with the context of this one, also
+// those of a prompt that is being stopped, whose own context has ended.
 func (r *recorder) Handle(ctx context.Context, h backend.Handle) error {
 	r.mu.Lock()
 	r.state.Handle = &h

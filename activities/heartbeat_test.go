@@ -12,7 +12,35 @@ import (
 
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/comfy"
 )
+
+// TestStoppedWhileItSearches: an attempt that still looks for the prompt of an earlier one stops it by its ID, for nobody else
+// does. The very first attempt has posted nothing, and has nothing to stop.
+func TestStoppedWhileItSearches(t *testing.T) {
+	for name, c := range map[string]struct {
+		run      string // the run that the job began with
+		canceled int
+	}{"the first": {job.RunID, 0}, "after a reset": {"the run before", 1}} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			in := promptInput()
+			in.Job.RunID, in.Deadline, in.StartBy = c.run, time.Now(), time.Now().Add(-time.Second)
+			b.double.run = func(ctx context.Context, _ *backend.Prompt, _ *backend.Handle, _ backend.Recorder) (*backend.Outcome, error) {
+				<-ctx.Done()
+				return nil, backend.Detached(ctx)
+			}
+			f, final := failure(t, b.do(t, "Prompt", in, nil))
+			require.True(t, final)
+			require.Equal(t, comfy.BackendUnavailable, f.Code)
+			require.Len(t, b.double.canceled, c.canceled)
+			for _, h := range b.double.canceled {
+				require.Equal(t, activities.PromptID(in.Job, 1), h.PromptID)
+				require.Empty(t, h.Server)
+			}
+		})
+	}
+}
 
 // TestHeartbeatsWithoutAHandle: an attempt that takes its time before it has a handle says that it lives. The handle's
 // heartbeat is held back then, by the SDK, and nothing is posted before it has gone out.

@@ -96,7 +96,7 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 	}
 	p.StallTimeout, p.RunTimeout = in.Placement.StallTimeout, in.Placement.RunTimeout
 	p.GPU = backend.WantOf(&in.Job.Request).GPUOf(b.Pool())
-	out, err := a.carry(run, in.Job, b, p, rec)
+	out, err := a.carry(run, in, b, p, rec)
 	if unsent(err) {
 		rec.forget() // or the next attempt would take the prompt for lost, and count it
 	}
@@ -132,17 +132,16 @@ func unsent(err error) bool {
 }
 
 // carry runs the prompt, or goes on with the one that an earlier attempt has posted.
-func (a *Activities) carry(ctx context.Context, job Job, b backend.Backend, p *backend.Prompt, rec *recorder) (*backend.Outcome, error) {
+func (a *Activities) carry(ctx context.Context, in PromptInput, b backend.Backend, p *backend.Prompt, rec *recorder) (*backend.Outcome, error) {
 	h := rec.handle()
-	info := activity.GetInfo(ctx)
-	first := info.Attempt == 1 && info.WorkflowExecution.RunID == job.RunID
-	if h != nil || first || b.Pool().Idempotent {
+	if h != nil || firstAttempt(ctx, in.Job) || b.Pool().Idempotent {
 		return b.Run(ctx, p, h, rec)
 	}
 	// An earlier attempt, or a run that was reset since, has left no handle: either it died before it posted, or the
 	// heartbeat that held the handle never arrived. The prompt's ID is known all the same, so any server that has it is
 	// found.
-	out, err := b.Run(ctx, p, &backend.Handle{Pool: b.Pool().Name, PromptID: p.ID, JobID: p.JobID, Submission: p.Submission}, rec)
+	sought := bare(b, in)
+	out, err := b.Run(ctx, p, &sought, rec)
 	var be *backend.Error
 	if errors.As(err, &be) && be.Code == comfy.BackendLost && !be.Ran {
 		return b.Run(ctx, p, nil, rec)
@@ -167,19 +166,40 @@ func (a *Activities) stopped(ctx context.Context, cause error, b backend.Backend
 			rec.last()
 			return againIn(handOver, &backend.Error{Code: comfy.BackendLost, Message: "the worker that carried the job has stopped", Cause: cause})
 		}
-		if h := rec.handle(); h != nil {
+		if h := a.known(ctx, b, rec, in); h != nil {
 			_ = a.halt(ctx, b, *h, cancelTimeout) // nobody is left to be told
 		}
 		return fmt.Errorf("the job is closed: %w", cause)
 	}
 	e := Ending{Ran: rec.ran()}
-	if h := rec.handle(); h != nil && a.halt(ctx, b, *h, cancelTimeout) != nil {
+	if h := a.known(ctx, b, rec, in); h != nil && a.halt(ctx, b, *h, cancelTimeout) != nil {
 		e.Unstopped = h
 	}
 	if limit == nil {
 		return e.canceled()
 	}
 	return e.over(limit)
+}
+
+// known is the handle of the prompt, as far as there may be one. An attempt that still looks for what an earlier one has
+// posted knows its ID alone.
+func (a *Activities) known(ctx context.Context, b backend.Backend, rec *recorder, in PromptInput) *backend.Handle {
+	if h := rec.handle(); h != nil || firstAttempt(ctx, in.Job) {
+		return h
+	}
+	h := bare(b, in)
+	return &h
+}
+
+// bare is a handle that names no server: all of the pool are asked.
+func bare(b backend.Backend, in PromptInput) backend.Handle {
+	return backend.Handle{Pool: b.Pool().Name, PromptID: PromptID(in.Job, in.Submission), JobID: in.Job.ID, Submission: in.Submission}
+}
+
+// firstAttempt tells whether no attempt before this one can have posted the prompt: neither in this run nor in one that was reset.
+func firstAttempt(ctx context.Context, job Job) bool {
+	info := activity.GetInfo(ctx)
+	return info.Attempt == 1 && info.WorkflowExecution.RunID == job.RunID
 }
 
 // halt stops a prompt, whatever has become of ctx. It fails where the prompt could not be stopped and its pool is metered,
@@ -210,7 +230,7 @@ func (a *Activities) Stop(ctx context.Context, in PromptInput) error {
 	if b == nil {
 		return again(backend.Errorf(comfy.BackendUnavailable, "this worker does not serve the pool %q", in.Placement.Pool.Name))
 	}
-	h := backend.Handle{Pool: b.Pool().Name, PromptID: PromptID(in.Job, in.Submission), JobID: in.Job.ID, Submission: in.Submission}
+	h := bare(b, in)
 	if in.Earlier != nil && in.Earlier.Handle != nil {
 		h = *in.Earlier.Handle
 	}

@@ -14,6 +14,8 @@ const (
 	readyTimeout = 2 * time.Second
 	// readyFor keeps probes, which need no key, from becoming load on what they probe.
 	readyFor = time.Second
+	// sayAgain is how often the log names a part that stays down: anybody may ask, and the disk may be what is full.
+	sayAgain = time.Minute
 )
 
 // healthz is GET /healthz: the process answers.
@@ -41,7 +43,7 @@ type readiness struct {
 	mu   sync.Mutex
 	at   time.Time
 	last readyBody
-	// said are the reasons in the log, so that each stands there once.
+	// said is when each part that is down was last named in the log.
 	said sync.Map
 }
 
@@ -84,10 +86,7 @@ func (s *Server) readyNow() readyBody {
 		body.Backend = s.partOf("backend", s.catalogs.Alive(ctx), "No backend is alive; jobs are accepted and wait.")
 	})
 	all.Go(func() {
-		body.Disk = part{OK: true}
-		if err := s.admission.space.now(s); err != nil {
-			body.Disk = s.partOf("disk", err, "The disk is nearly full; no job is accepted.")
-		}
+		body.Disk = s.partOf("disk", s.admission.space.now(s), "The disk is nearly full; no job is accepted.")
 	})
 	all.Wait()
 	if !body.Temporal.OK || !body.Store.OK || !body.Backend.OK || !body.Disk.OK {
@@ -102,7 +101,8 @@ func (s *Server) partOf(name string, err error, text string) part {
 		s.ready.said.Delete(name)
 		return part{OK: true}
 	}
-	if before, _ := s.ready.said.Swap(name, err.Error()); before != err.Error() {
+	if at, ok := s.ready.said.Load(name); !ok || s.now().Sub(at.(time.Time)) >= sayAgain {
+		s.ready.said.Store(name, s.now())
 		s.log.WithError(err).WithField("part", name).Warn("not ready: " + text)
 	}
 	return part{Error: text}

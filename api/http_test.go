@@ -152,6 +152,20 @@ func TestHealth(t *testing.T) {
 	require.Equal(t, 503, a.status)
 	require.Equal(t, false, a.body["backend"].(map[string]any)["ok"])
 	require.NotContains(t, string(a.raw), io.ErrClosedPipe.Error())
+	said := func() int {
+		return strings.Count(h.log.String(), "not ready: No backend is alive; jobs are accepted and wait.\" error=\""+io.ErrClosedPipe.Error())
+	}
+	require.Equal(t, 1, said(), "the log says why: %s", h.log)
+	ready()
+	require.Equal(t, 1, said())
+	now = now.Add(sayAgain)
+	ready()
+	require.Equal(t, 2, said(), "and again after a while")
+	h.catalogs.dead = nil
+	ready()
+	h.catalogs.dead = io.ErrClosedPipe
+	ready()
+	require.Equal(t, 3, said(), "and when it is down anew")
 	h.catalogs.dead, h.store.err = nil, io.ErrClosedPipe
 	require.Equal(t, false, ready().body["store"].(map[string]any)["ok"])
 	h.store.err = nil

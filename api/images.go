@@ -104,7 +104,8 @@ func (s *Server) storeImage(ctx context.Context, tenant string, img imageField) 
 	case img.Image == "":
 		return comfy.Input{}, failf(CodeInvalidRequest, "The file is missing: give image (base64, a data URI or an https URL), or ref (from POST /inputs).")
 	case img.url() != "":
-		return comfy.Input{Name: img.Name, Ref: img.url()}, s.checkURL(img.url())
+		standIn, err := s.checkURL(img.url())
+		return comfy.Input{Name: img.Name, Ref: standIn}, err
 	}
 	r, err := decodeImage(img.Image)
 	if err != nil {

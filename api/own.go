@@ -17,6 +17,9 @@ type ownLink struct {
 	tenant, job, sum, filename string
 }
 
+// path is what the link means, whenever it was signed.
+func (l *ownLink) path() string { return outputPath(l.job, l.sum, l.filename) }
+
 // ownLink reads an address as a link of ours, by its signature alone: what it says before its path depends on where the
 // client stands. ours is false for every other address, and for a link with a wrong signature.
 func (s *Server) ownLink(raw string) (link ownLink, ours bool, err error) {
@@ -36,7 +39,7 @@ func (s *Server) ownLink(raw string) (link ownLink, ours bool, err error) {
 	}
 	q := u.Query()
 	link.from = withoutQuery(raw)
-	link.tenant, err = s.checkLink(outputPath(link.job, link.sum, link.filename), q.Get("expires"), q.Get("signature"))
+	link.tenant, err = s.checkLink(link.path(), q.Get("expires"), q.Get("signature"))
 	var e *Error
 	switch {
 	case errors.As(err, &e) && e.Code == CodeLinkExpired:
@@ -47,21 +50,37 @@ func (s *Server) ownLink(raw string) (link ownLink, ours bool, err error) {
 	return link, true, nil
 }
 
-// checkURL refuses an address from which no file could ever come, without calling anybody.
-func (s *Server) checkURL(raw string) error {
-	if _, ours, err := s.ownLink(raw); ours {
-		return err
+// checkURL refuses an address from which no file could ever come, without calling anybody. It returns what stands for the
+// file until it is there, and what a repeated request is known by.
+func (s *Server) checkURL(raw string) (standIn string, err error) {
+	if link, ours, err := s.ownLink(raw); ours {
+		return link.path(), err
 	}
-	return s.fetcher.check(raw)
+	return raw, s.fetcher.check(raw)
 }
 
 // copyOutput makes an output an input. The link is for whoever has it, as it is when it is fetched.
 func (s *Server) copyOutput(ctx context.Context, tenant string, img imageField, link ownLink, room *budget) (comfy.Input, error) {
-	out, err := s.linkedOutput(ctx, link)
+	input, err := s.copyLinked(ctx, tenant, img, link, room)
+	if err == nil {
+		return input, nil
+	}
+	if code := asError(err).Code; code == CodeNotFound || code == CodeOutputLost {
+		err = failf(CodeInvalidInput, "%s is there no more: the job was deleted, or the output was lost.", link.from).because(err)
+	}
+	return comfy.Input{}, err
+}
+
+func (s *Server) copyLinked(ctx context.Context, tenant string, img imageField, link ownLink, room *budget) (comfy.Input, error) {
+	j, err := s.job(link.job, link.tenant)
 	if err != nil {
-		if code := asError(err).Code; code == CodeNotFound || code == CodeOutputLost {
-			err = failf(CodeInvalidInput, "%s is there no more: the job was deleted, or the output was lost.", link.from).because(err)
-		}
+		return comfy.Input{}, err
+	}
+	out, ok := findOutput(j.status.Result, link.sum, link.filename)
+	if !ok {
+		return comfy.Input{}, notFound()
+	}
+	if err := s.checkOutput(ctx, out); err != nil {
 		return comfy.Input{}, err
 	}
 	if !room.take(out.SizeBytes) {
@@ -69,20 +88,23 @@ func (s *Server) copyOutput(ctx context.Context, tenant string, img imageField, 
 	}
 	r, err := s.store.Open(ctx, out.Ref, 0, -1)
 	if err != nil {
-		return comfy.Input{}, storeError(err)
+		return comfy.Input{}, lost(err)
 	}
 	defer r.Close()
-	return s.storeInput(ctx, tenant, img.Name, io.LimitReader(r, out.SizeBytes), func(head []byte) error { return checkType(link.from, img.Name, head) })
+	input, err := s.storeInput(ctx, tenant, img.Name, ownOutput{r}, func(head []byte) error { return checkType(link.from, img.Name, head) })
+	if err == nil && input.SHA256 != out.SHA256 {
+		err = failf(CodeOutputLost, "The output %q is damaged in the store.", out.Filename)
+	}
+	return input, err
 }
 
-func (s *Server) linkedOutput(ctx context.Context, link ownLink) (comfy.Output, error) {
-	j, err := s.job(link.job, link.tenant)
-	if err != nil {
-		return comfy.Output{}, err
+// ownOutput says of an error that it is the store's, and not the client's.
+type ownOutput struct{ r io.Reader }
+
+func (o ownOutput) Read(p []byte) (int, error) {
+	n, err := o.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = lost(err)
 	}
-	out, ok := findOutput(j.status.Result, link.sum, link.filename)
-	if !ok {
-		return comfy.Output{}, notFound()
-	}
-	return out, s.checkOutput(ctx, out)
+	return n, err
 }

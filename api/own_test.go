@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,26 @@ func TestOutputAsInput(t *testing.T) {
 	up := h.do("POST", "/inputs", `{"name":"a.png","image":"`+first+`"}`, "Authorization", "Bearer "+keyB)
 	require.Equal(t, 201, up.status, "%s", up.raw)
 	require.Equal(t, "inputs/b/"+run.result.Images[0].SHA256, up.body["ref"], "a link opens for whoever has it")
+
+	key := []string{"Idempotency-Key", "k"}
+	once := h.submit(withImages(first), key...)
+	require.Equal(t, 202, once.status)
+	h.setClock(time.Now().Add(time.Hour))
+	fresher := link()
+	require.NotEqual(t, first, fresher)
+	again := h.submit(withImages(fresher), key...)
+	require.Equal(t, 202, again.status, "another link to the same output is the same request: %s", again.raw)
+	require.Equal(t, "true", again.header.Get("Idempotent-Replayed"))
+
+	ref := run.result.Images[0].Ref
+	h.store.breaks = errors.New("connection reset")
+	h.requireError(h.submit(withImages(first)), 503, CodeStorage)
+	h.store.breaks = nil
+	h.store.objects[ref] = picture(t, 2, 3)
+	damaged := h.submit(withImages(first))
+	h.requireError(damaged, 422, CodeInvalidInput)
+	require.Contains(t, damaged.body["error"], "was lost")
+	h.store.objects[ref] = raw
 
 	forged := h.submit(withImages(strings.Replace(first, "signature=", "signature=x", 1)))
 	h.requireError(forged, 422, CodeInvalidInput)

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing/iotest"
 	"time"
 
 	"github.com/comfyd/comfyd/backend"
@@ -31,6 +32,7 @@ type fakeStore struct {
 	hangs   atomic.Bool      // Stat answers no more
 	sizes   map[string]int64 // endless objects of this size, for large downloads
 	opened  atomic.Int64
+	breaks  error // of every object, after half of it
 }
 
 func (f *fakeStore) PutHashed(_ context.Context, prefix string, r io.Reader) (comfy.Blob, error) {
@@ -70,6 +72,9 @@ func (f *fakeStore) Open(_ context.Context, key string, offset, length int64) (i
 	raw = raw[offset:]
 	if length >= 0 {
 		raw = raw[:length]
+	}
+	if f.breaks != nil {
+		return &counted{Reader: io.MultiReader(bytes.NewReader(raw[:len(raw)/2]), iotest.ErrReader(f.breaks)), open: &f.opened}, nil
 	}
 	return &counted{Reader: bytes.NewReader(raw), open: &f.opened}, nil
 }

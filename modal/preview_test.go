@@ -22,9 +22,9 @@ func TestRealPreviews(t *testing.T) {
 	b, err := New(Options{Previews: true, Log: logTo(t)})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
-	p := backendtest.Prompt(t, backendtest.Sampled)
+	p := backendtest.Prompt(t, backendtest.Sampled(1))
 	require.Eventually(t, func() bool { return b.known() != nil && b.Ready(t.Context(), p) == nil }, 3*time.Minute, 100*time.Millisecond)
-	backendtest.RequirePreviews(t, b)
+	backendtest.RequirePreviews(t, b, 60) // seconds, of which one has a picture at most
 }
 
 // TestPreviews: pictures alone are told of, those of an app that sends them unasked as well, and none where none are

@@ -166,9 +166,8 @@ func (r *rescuer) lastPoll(ctx context.Context, queue string) (last time.Time, e
 
 // tell signals the open jobs of a pool, those that it has signalled before ever less often.
 func (r *rescuer) tell(ctx context.Context, pool string) error {
-	query := visibility.Jobs() + " AND ExecutionStatus = 'Running' AND " + comfy.AttrBackend + " = " + visibility.Quote(pool)
-	before, now := r.told[pool], map[string]told{}
-	r.told[pool] = now
+	query := visibility.Jobs() + " AND " + visibility.Open() + " AND " + comfy.AttrBackend + " = " + visibility.Quote(pool)
+	before, now := r.told[pool], map[string]told{} // what is not at the pool any more is left out, once all are listed
 	jobs := 0
 	for id, err := range visibility.Executions(ctx, r.client, query) {
 		if err != nil {
@@ -186,12 +185,14 @@ func (r *rescuer) tell(ctx context.Context, pool string) error {
 		case ctx.Err() != nil:
 			return fmt.Errorf("telling job %s that its pool is gone: %w", id.GetWorkflowId(), err)
 		case err != nil: // one job's matter: the others are told all the same, and this one in the next look
+			now[id.GetRunId()] = last
 			r.log.WithError(err).WithField(logs.CallID, id.GetWorkflowId()).Warn("a job cannot be told that its pool is gone")
 		default:
 			now[id.GetRunId()] = last.next()
 			jobs++
 		}
 	}
+	r.told[pool] = now
 	if jobs > 0 {
 		r.log.WithFields(logrus.Fields{"pool": pool, "jobs": jobs}).Warn("no worker serves this pool any more; its jobs go elsewhere")
 	}

@@ -45,7 +45,12 @@ func tell(c client.Client, inputs converter.DataConverter) func(ctx context.Cont
 		ctx, done := context.WithTimeout(ctx, askTimeout)
 		defer done()
 		var r comfy.Request
-		if known, err := readInput(ctx, c, inputs, jobID, runID, &r); err != nil || !known || r.WebhookURL == "" {
+		var forgotten *serviceerror.NotFound
+		known, err := readInput(ctx, c, inputs, jobID, runID, &r)
+		if errors.As(err, &forgotten) {
+			return nil // its lists lag behind
+		}
+		if err != nil || !known || r.WebhookURL == "" {
 			return err
 		}
 		latest, err := c.DescribeWorkflowExecution(ctx, jobID, "")

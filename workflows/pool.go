@@ -26,6 +26,7 @@ func (j *job) watchPool(ctx workflow.Context) {
 		for {
 			var pool string
 			gone.Receive(ctx, &pool)
+			j.deserted = pool
 			if j.Request.Backend == pool {
 				continue // it wants this one and no other: its worker may come back
 			}

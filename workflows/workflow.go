@@ -23,8 +23,8 @@ const (
 	maxSubmissions = 12
 	// recoverLimit is what a job that was lost may wait at least: a ComfyUI takes half a minute to start.
 	recoverLimit = 3 * time.Minute
-	// stopLimit is how long a worker is looked for that can stop a prompt; stopSoon where none is known to run, and where
-	// one that does costs nothing but its time.
+	// stopLimit is how long a worker is looked for that can stop a prompt; stopSoon where nobody serves the pool, no prompt
+	// is known to run there, and one that did would cost nothing but its time.
 	stopLimit = 2 * time.Minute
 	stopSoon  = 15 * time.Second
 	// collectLimit is how long the store or a backend may fail before the job's outputs are given up.
@@ -75,6 +75,7 @@ type job struct {
 	coldStart  time.Duration
 	placed     string // the pool that the search attribute names
 	seat       *seat  // nil between steps
+	deserted   string // the pool that has no worker, as the job was told since it was placed
 
 	about   string   // what the job is, where nobody else says so
 	lost    []string // submissions, for the details
@@ -126,6 +127,7 @@ func (j *job) run(ctx workflow.Context) (*comfy.Result, error) {
 // prompt hands the next submission to the backend and waits for its end. However it ends, nothing of it runs on.
 func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*activities.Prompted, error) {
 	j.submission++
+	j.deserted = ""
 	j.status.Attempts = j.attempts()
 	j.countAttempts(ctx)
 	j.say(ctx, comfy.PhaseQueued, "submission %d to %s waits there or runs; under Pending Activities its heartbeat tells the node and the step", j.submission, place.Pool.Name)
@@ -221,7 +223,7 @@ func (j *job) stop(ctx workflow.Context, in activities.PromptInput) {
 	ctx, done := workflow.NewDisconnectedContext(ctx)
 	defer done()
 	limit := stopLimit
-	if in.Earlier == nil && !in.Placement.Pool.Metered {
+	if in.Earlier == nil && in.Placement.Pool.Name == j.deserted && !in.Placement.Pool.Metered {
 		limit = stopSoon
 	}
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{

@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"bytes"
+	"fmt"
 	"image/jpeg"
 	"os"
 	"os/exec"
@@ -27,12 +28,14 @@ model = UNetModel(image_size=32, in_channels=4, out_channels=4, model_channels=3
 save_file({k: (torch.randn(v.shape) * 0.02).half() for k, v in model.state_dict().items()}, sys.argv[1])
 `
 
-// Sampled is a graph with a sampler, node 4, of the model that MakeModel makes. It needs no text encoder:
-// LotusConditioning brings its own prompt.
-const Sampled = `{"1":{"class_type":"UNETLoader","inputs":{"unet_name":"random.safetensors","weight_dtype":"default"}},
+// Sampled is a graph with a sampler, node 4, of the model that MakeModel makes, that takes so many steps. It needs no text
+// encoder: LotusConditioning brings its own prompt.
+func Sampled(steps int) string { return fmt.Sprintf(sampled, steps) }
+
+const sampled = `{"1":{"class_type":"UNETLoader","inputs":{"unet_name":"random.safetensors","weight_dtype":"default"}},
 	"2":{"class_type":"LotusConditioning","inputs":{}},
 	"3":{"class_type":"EmptyLatentImage","inputs":{"width":64,"height":64,"batch_size":1}},
-	"4":{"class_type":"KSampler","inputs":{"model":["1",0],"positive":["2",0],"negative":["2",0],"latent_image":["3",0],"seed":1,"steps":4,
+	"4":{"class_type":"KSampler","inputs":{"model":["1",0],"positive":["2",0],"negative":["2",0],"latent_image":["3",0],"seed":1,"steps":%d,
 		"cfg":1,"sampler_name":"euler","scheduler":"normal","denoise":1}},
 	"5":{"class_type":"SaveLatent","inputs":{"samples":["4",0],"filename_prefix":"sampled"}}}`
 
@@ -50,10 +53,10 @@ func MakeModel(t *testing.T, comfyui, models string) {
 
 // RequirePreviews runs Sampled and looks at the pictures on the way: ComfyUI's own have 512 pixels a side, however small
 // the image is.
-func RequirePreviews(t *testing.T, b backend.Backend) {
+func RequirePreviews(t *testing.T, b backend.Backend, steps int) {
 	t.Helper()
 	rec := NewRecorder()
-	out, err := b.Run(t.Context(), Prompt(t, Sampled), nil, rec)
+	out, err := b.Run(t.Context(), Prompt(t, Sampled(steps)), nil, rec)
 	require.NoError(t, err)
 	require.Len(t, out.Files, 1)
 	shown := rec.Previews()
@@ -64,5 +67,5 @@ func RequirePreviews(t *testing.T, b backend.Backend) {
 		require.NoError(t, err)
 		require.Equal(t, 512, picture.Bounds().Dx())
 	}
-	t.Logf("%d previews of 4 steps, the first of %d bytes", len(shown), len(shown[0].Data))
+	t.Logf("%d previews of %d steps, the first of %d bytes", len(shown), steps, len(shown[0].Data))
 }

@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/comfyd/comfyd/backend"
@@ -50,7 +52,7 @@ func InputPath(job string, in backend.Input) string {
 	return jobFolder(job) + "/" + in.SHA256[:min(12, len(in.SHA256))] + "_" + base
 }
 
-// OwnNames gives the files in the text of an error the names that the client gave them. It returns err.
+// OwnNames is err with the files in its text named as the client has named them. Others may hold err: it stays as it is.
 func OwnNames(p *backend.Prompt, err error) error {
 	var e *backend.Error
 	if len(p.Inputs) == 0 || !errors.As(err, &e) {
@@ -61,14 +63,17 @@ func OwnNames(p *backend.Prompt, err error) error {
 		there := InputPath(p.JobID, in)
 		names = append(names, there, in.Name, path.Base(there), in.Name)
 	}
-	own := strings.NewReplacer(names...)
-	e.Message = own.Replace(e.Message)
-	for _, node := range e.NodeErrors {
-		for i := range node.Errors {
-			node.Errors[i].Message, node.Errors[i].Details = own.Replace(node.Errors[i].Message), own.Replace(node.Errors[i].Details)
+	replacer := strings.NewReplacer(names...)
+	own := *e
+	own.Message, own.NodeErrors = replacer.Replace(e.Message), maps.Clone(e.NodeErrors)
+	for id, node := range own.NodeErrors {
+		node.Errors = slices.Clone(node.Errors)
+		for i, reason := range node.Errors {
+			node.Errors[i].Message, node.Errors[i].Details = replacer.Replace(reason.Message), replacer.Replace(reason.Details)
 		}
+		own.NodeErrors[id] = node
 	}
-	return err
+	return &own
 }
 
 // Body makes the body of POST /prompt. Nothing in it is the client's but the graph and the PNG info: other fields can

@@ -26,5 +26,5 @@ func TestRealPreviews(t *testing.T) {
 	require.NoError(t, err)
 	defer b.Close()
 	w.again(t, b, 0, began)
-	backendtest.RequirePreviews(t, b)
+	backendtest.RequirePreviews(t, b, 4)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
@@ -125,10 +126,8 @@ func TestCancelAtAPoolWithoutWorker(t *testing.T) {
 	here, there := fakecomfy.New(t), fakecomfy.New(t)
 	held := there.Hold("EmptyImage")
 	defer held.Open()
-	vars := map[string]string{"COMFYD_POOL_TIMEOUT": "10m"}
-	a := start(t, map[string]string{"COMFYUI_URLS": here.URL, "COMFYD_SITE": "here", "COMFYD_STORE_URL": store, "COMFYD_POOL_TIMEOUT": "10m"})
-	vars["COMFYUI_URLS"], vars["COMFYD_SITE"] = there.URL, "there"
-	stop := join(t, a, store, vars)
+	a := start(t, map[string]string{"COMFYUI_URLS": here.URL, "COMFYD_SITE": "here", "COMFYD_STORE_URL": store, "COMFYD_POOL_TIMEOUT": "5s"})
+	stop := join(t, a, store, map[string]string{"COMFYUI_URLS": there.URL, "COMFYD_SITE": "there"})
 	a.ready()
 	ids := make([]string, 3) // two are ComfyUI's, the third waits in Temporal
 	for i := range ids {
@@ -137,6 +136,15 @@ func TestCancelAtAPoolWithoutWorker(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return len(there.Posted()) == 2 }, 20*time.Second, 20*time.Millisecond)
 	stop()
+	c := a.temporal()
+	require.Eventually(t, func() bool {
+		for h := c.GetWorkflowHistory(t.Context(), ids[2], "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); h.HasNext(); {
+			if e, err := h.Next(); err == nil && e.GetEventType() == enums.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED {
+				return true
+			}
+		}
+		return false
+	}, time.Minute, 500*time.Millisecond, "it is told that nobody serves its pool")
 	began := time.Now()
 	require.Equal(t, 202, a.do("POST", "/cancel/"+ids[2], nil).code)
 	status := a.finish(ids[2])

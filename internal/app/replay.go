@@ -68,7 +68,7 @@ func ReplayJobs(ctx context.Context, c *config.Config, r Replay) error {
 	parts := []part{{r.Query, r.Limit}}
 	if r.Query == "" {
 		parts = []part{
-			{ours + " AND ExecutionStatus = 'Running'", 0},
+			{ours + " AND " + visibility.Open(), 0},
 			{ours + " AND CloseTime > " + visibility.Quote(time.Now().Add(-r.Recent).UTC().Format(time.RFC3339)), r.Limit},
 		}
 	}

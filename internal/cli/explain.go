@@ -35,7 +35,10 @@ func explain(err error, g graph) error {
 			// The server names the node, too, where it knows no title.
 			message = strings.TrimPrefix(message, fmt.Sprintf("node %s (%s): ", id, g[id].ClassType))
 		}
-		text += fmt.Sprintf(": %s (%s)", head(message, failed.NodeErrors), failed.Code)
+		if failed.Code == comfy.InvalidWorkflow && len(failed.NodeErrors) > 0 {
+			message = "ComfyUI cannot run this workflow" // the reasons stand below
+		}
+		text += fmt.Sprintf(": %s (%s)", message, failed.Code)
 		return &explained{printable(text + list(failed.NodeErrors, g)), err}
 	case errors.As(err, &refused):
 		plain := *refused

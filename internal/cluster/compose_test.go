@@ -34,7 +34,11 @@ var notHere = map[string]string{
 	"COMFYD_DATA_DIR": "nothing is kept there", "COMFYD_PPROF_LISTEN": "for developers",
 	"COMFYUI_DIR": "of local", "COMFYUI_PYTHON": "of local", "COMFYUI_ARGS": "of local",
 	"COMFYD_TEMPORAL_LISTEN": "of the embedded Temporal", "COMFYD_TEMPORAL_UI_LISTEN": "of the embedded Temporal",
+	"COMFYD_METRICS_KEY": "nobody outside reaches the listener, and its Prometheus has no key", "COMFYD_MIN_FREE_DISK": "nothing is kept on a disk of ours",
 }
+
+// given are secrets that an installation may do without. Who wants them gives them by the environment, or mounts a file.
+var given = []string{"COMFYD_PAYLOAD_KEYS", "COMFYD_CODEC_KEY", "COMFYD_WEBHOOK_SECRETS", "OTEL_EXPORTER_OTLP_HEADERS"}
 
 // endless services run on; the others end when their work is done.
 func endless(s types.ServiceConfig) bool { return !strings.HasPrefix(s.Restart, "on-failure") }
@@ -163,7 +167,11 @@ func TestComposeIsHardened(t *testing.T) {
 			}
 		}
 		for k, v := range s.Environment {
-			secret := regexp.MustCompile(`PASSWORD|SECRET|SIGNING|_KEYS?$|PWD`).MatchString(k) && *v != "" // what is the user's own to give
+			secret := regexp.MustCompile(`PASSWORD|SECRET|SIGNING|_KEYS?$|PWD|HEADERS`).MatchString(k)
+			if slices.Contains(given, k) {
+				require.Empty(t, *v, "%s: %s is the user's to give", name, k)
+				continue
+			}
 			require.False(t, secret && !strings.HasPrefix(*v, "@/run/secrets/") && !strings.HasPrefix(*v, "/run/secrets/"), "%s: %s is given by file", name, k)
 		}
 		for _, d := range s.GetDependencies() {

@@ -185,7 +185,7 @@ func (d Deployment) handle() client.WorkerDeploymentHandle {
 
 // open is the query for the jobs that keep to a version.
 func (d Deployment) open(buildID string) string {
-	return visibility.Jobs() + " AND ExecutionStatus = 'Running' AND TemporalWorkerDeploymentVersion = " + visibility.Quote(d.Name+":"+buildID)
+	return visibility.Jobs() + " AND " + visibility.Open() + " AND TemporalWorkerDeploymentVersion = " + visibility.Quote(d.Name+":"+buildID)
 }
 
 // workers counts those that have asked for workflows of late, by build ID; "" for those without a version.
