@@ -120,9 +120,6 @@ func (s *Server) readBatch(c *fiber.Ctx, b *batch) (err error) {
 	if size := int64(jobs) * int64(len(b.graph.JSON())); size > s.opts.BodyLimit {
 		return failf(CodeLimitExceeded, "The graphs of %d jobs have %d bytes together; at most %d are allowed (COMFYD_BODY_LIMIT).", jobs, size, s.opts.BodyLimit)
 	}
-	if _, ok := b.sub.metadata[comfy.BatchLabel]; ok {
-		return failf(CodeInvalidRequest, "metadata: the label %s is the batch's own.", comfy.BatchLabel)
-	}
 	labels := map[string]string{comfy.BatchLabel: b.id}
 	maps.Copy(labels, b.sub.metadata)
 	b.sub.metadata = labels

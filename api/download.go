@@ -17,7 +17,11 @@ import (
 )
 
 // textName is the filename of a text that a node showed.
-const textName = "text.txt"
+// textName and textType are of what a node shows as text.
+const (
+	textName = "text.txt"
+	textType = "text/plain; charset=utf-8"
+)
 
 // shownTypes are content types that a browser may show on this origin: none of them can hold a script. All others are
 // attachments.
@@ -68,7 +72,7 @@ func findOutput(r *comfy.Result, sum, filename string) (comfy.Output, bool) {
 	}
 	for _, t := range r.Texts {
 		if t.Ref != "" && path.Base(t.Ref) == sum {
-			found = append(found, comfy.Output{Filename: textName, Ref: t.Ref, ContentType: "text/plain; charset=utf-8", SizeBytes: t.Size, SHA256: sum})
+			found = append(found, comfy.Output{Filename: textName, Ref: t.Ref, ContentType: textType, SizeBytes: t.Size, SHA256: sum})
 		}
 	}
 	if filename == "" && len(found) > 0 {
@@ -95,7 +99,10 @@ func (s *Server) sendOutput(c *fiber.Ctx, out comfy.Output) error {
 	}
 	media, disposition := out.ContentType, "inline"
 	if !slices.Contains(shownTypes, media) {
-		media, disposition = fiber.MIMEOctetStream, "attachment"
+		if media != textType {
+			media = fiber.MIMEOctetStream
+		}
+		disposition = "attachment"
 	}
 	c.Set(fiber.HeaderContentType, media)
 	if full := mime.FormatMediaType(disposition, map[string]string{"filename": out.Filename}); full != "" {

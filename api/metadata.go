@@ -21,6 +21,9 @@ func (s *submission) decodeMetadata(dec *json.Decoder) error {
 	if err := json.Unmarshal(raw, &s.metadata); err != nil {
 		return failf(CodeInvalidRequest, `metadata must be an object whose values are strings: {"customer": "42"}.`)
 	}
+	if _, ok := s.metadata[comfy.BatchLabel]; ok {
+		return failf(CodeInvalidRequest, "metadata: the label %s is a batch's own.", comfy.BatchLabel)
+	}
 	return checkMetadata(s.metadata)
 }
 

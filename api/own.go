@@ -56,7 +56,12 @@ func (s *Server) checkURL(raw string) (standIn string, err error) {
 	if link, ours, err := s.ownLink(raw); ours {
 		return link.path(), err
 	}
-	return raw, s.fetcher.check(raw)
+	err = s.fetcher.check(raw)
+	if u, bad := url.Parse(raw); err != nil && bad == nil && strings.Contains(u.Path, "/outputs/") && u.Query().Has("signature") {
+		err = failf(CodeInvalidInput, "%s is no link to an output that this comfyd has signed, or was changed; ask the job's status for a new one (?output=url). It cannot be fetched either.",
+			withoutQuery(raw)).because(err)
+	}
+	return raw, err
 }
 
 // copyOutput makes an output an input. The link is for whoever has it, as it is when it is fetched.

@@ -61,7 +61,7 @@ func TestOutputAsInput(t *testing.T) {
 
 	forged := h.submit(withImages(strings.Replace(first, "signature=", "signature=x", 1)))
 	h.requireError(forged, 422, CodeInvalidInput)
-	require.Contains(t, forged.body["error"], "cannot be fetched", "it is an address like any other")
+	require.Contains(t, forged.body["error"], "no link to an output that this comfyd has signed")
 
 	h.setClock(time.Now().Add(linkLife + 2*clockSkew))
 	late := h.submit(withImages(first))
@@ -86,4 +86,20 @@ func TestOutputAsInputIsBounded(t *testing.T) {
 	over := h.submit(withImages(link, link))
 	h.requireError(over, 422, CodeInvalidInput)
 	require.Contains(t, over.body["error"], "too large")
+}
+
+// TestPNGInfoThatComfyUICannotRead: what ends ComfyUI's execution thread, or makes it answer 500, is refused here.
+func TestPNGInfoThatComfyUICannotRead(t *testing.T) {
+	h := newHarness(t)
+	for name, info := range map[string]string{
+		"too deep":        `{"workflow":` + strings.Repeat("[", 900) + "1" + strings.Repeat("]", 900) + `}`,
+		"too many digits": `{"workflow":` + strings.Repeat("9", 4301) + `}`,
+		"infinite":        `{"workflow":1e999}`,
+	} {
+		a := h.submit(`{"workflow":` + graphJSON + `,"extra_pnginfo":` + info + `}`)
+		h.requireError(a, 400, CodeInvalidRequest)
+		require.Contains(t, a.body["error"], "extra_pnginfo cannot be read by ComfyUI", name)
+	}
+	require.Empty(t, h.temporal.runs)
+	require.Equal(t, 400, h.submit(`{"workflow":`+graphJSON+`,"metadata":{"comfyd_batch":"x"}}`).status, "the label is a batch's own")
 }

@@ -174,9 +174,9 @@ func (s *submission) decodeExtraPNGInfo(dec *json.Decoder) error {
 	if raw[0] != '{' {
 		return failf(CodeInvalidRequest, "extra_pnginfo must be an object.")
 	}
-	compact, err := compactJSON(raw)
+	compact, err := comfy.Readable(raw)
 	if err != nil {
-		return err
+		return failf(CodeInvalidRequest, "extra_pnginfo cannot be read by ComfyUI: %s.", err)
 	}
 	if len(compact) > maxExtraPNGInfo {
 		return failf(CodeLimitExceeded, "extra_pnginfo has %d bytes; at most %d are allowed.", len(compact), maxExtraPNGInfo)
@@ -244,14 +244,6 @@ func syntaxError(err error) error {
 		return failf(CodeInvalidRequest, "The body is not valid JSON: %s, at byte %d.", shorten(syntax.Error()), syntax.Offset)
 	}
 	return failf(CodeInvalidRequest, "The body is not valid JSON: it ends too early.").because(err)
-}
-
-func compactJSON(raw []byte) (json.RawMessage, error) {
-	var buf bytes.Buffer
-	if err := json.Compact(&buf, raw); err != nil {
-		return nil, syntaxError(err)
-	}
-	return buf.Bytes(), nil
 }
 
 func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }

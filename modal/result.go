@@ -159,6 +159,9 @@ func (r *run) collect(m *manifest, out *backend.Outcome) error {
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(nodes), comfy.CompareIDs) {
 		n := comfyui.ReadOutputs(id, m.History.Outputs[id])
+		if err := comfyui.Unserved(n.Files); err != nil {
+			return err
+		}
 		for _, f := range n.Files {
 			if e, ok := have.find(f); !ok || e.Missing != "" {
 				return &backend.Error{Code: comfy.OutputLost, NodeID: id, Ran: true,

@@ -137,6 +137,9 @@ func (r *run) collect(e *comfyui.History) ([]backend.File, []backend.Text, error
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(nodes), comfy.CompareIDs) {
 		n := comfyui.ReadOutputs(id, e.Outputs[id])
+		if err := comfyui.Unserved(n.Files); err != nil {
+			return nil, nil, err
+		}
 		files, texts = append(files, n.Files...), append(texts, n.Texts...)
 		frames := r.frames.files[id]
 		lost := len(frames) != n.BySocket

@@ -129,7 +129,7 @@ func (r *run) linkChanged(up bool) {
 		r.deaf, r.upSince = true, time.Now()
 		return
 	}
-	r.frames.gap = true
+	r.frames.gap, r.lived = true, false
 	// Never later: the socket may try, and fail, more often than that.
 	if soon := time.Now().Add(r.s.t.queueBlind); soon.Before(r.queueAt) {
 		r.queueAt = soon
@@ -151,9 +151,10 @@ func (r *run) remaining(n *comfyui.Note) {
 	if n.Status == nil || r.started {
 		return
 	}
+	r.idle, r.idleFor = time.Time{}, 0 // the queue moves
 	left := n.Status.Exec.Remaining
-	if left == 0 { // it has ended, or it has been taken out
-		r.queueAt = time.Time{}
+	if left == 0 { // it has ended, or somebody has taken it out
+		r.queueAt, r.lived = time.Time{}, false
 		return
 	}
 	place := max(left-2, 0)
@@ -196,7 +197,13 @@ func (r *run) look(ctx context.Context) (*comfyui.History, error) {
 	}
 	// It was not there twice. Should a post of it still be under way, it must not run after we have said so.
 	_ = r.s.dequeue(ctx, r.h.PromptID)
-	return nil, r.clean(ctx, r.gone())
+	gone := r.gone()
+	if r.lived && len(q.Running) == 0 {
+		// Nobody has taken it out, or ComfyUI had said that its queue is shorter, or would run another. A prompt that ends the execution thread while that takes it from the
+		// queue would do so again, and again.
+		gone.Ran, gone.Message = true, "ComfyUI has lost the prompt although it was not restarted; most likely its execution thread has ended with it"
+	}
+	return nil, r.clean(ctx, gone)
 }
 
 // present notes what the queue says about the prompt.
@@ -213,6 +220,7 @@ func (r *run) present(q *queueState, running bool, position int) {
 	} else {
 		r.track.Place(position)
 	}
+	r.idles(q)
 	if seen != r.lastSeen {
 		r.lastSeen = seen
 		r.sign()
@@ -230,6 +238,7 @@ func (r *run) unanswered(ctx context.Context, asked time.Time, err error) error 
 		return backend.Detached(ctx)
 	}
 	now := time.Now()
+	r.lived = false
 	if r.failing.IsZero() {
 		r.failing = asked
 	}
@@ -248,45 +257,4 @@ func (r *run) unanswered(ctx context.Context, asked time.Time, err error) error 
 			Message: fmt.Sprintf("the ComfyUI that had the prompt has not answered for %s", failedFor.Round(time.Second))}
 	}
 	return nil
-}
-
-// stalled ends a prompt that has shown no sign of life for too long. One that waits is judged by the queue before it,
-// and by all our prompts on that server: where nothing moves, ComfyUI's execution thread is dead or stuck.
-func (r *run) stalled(ctx context.Context) error {
-	limit := r.p.StallTimeout
-	if limit <= 0 {
-		limit = r.s.t.stall
-	}
-	last := r.lastSign
-	if life := r.s.lastLife(); !r.started && life.After(last) {
-		last = life
-	}
-	if time.Since(last) < limit || !r.failing.IsZero() {
-		return nil
-	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.s.t.giveUp)
-	defer cancel()
-	e := &backend.Error{Code: comfy.Timeout, Ran: r.started}
-	why := fmt.Sprintf("a prompt on it has shown no sign of life for %s", limit)
-	stuck := []string{r.h.PromptID}
-	if r.started {
-		e.Message = fmt.Sprintf("the prompt showed no sign of life for %s", limit)
-		if r.track.Current() != "" {
-			e.NodeID = r.track.Current()
-			e.Message += " in node " + r.track.Current()
-		}
-	} else {
-		e.Message = fmt.Sprintf("the prompt waited in ComfyUI's queue, and nothing in that moved for %s", limit)
-		why = fmt.Sprintf("nothing in its queue has moved for %s", limit)
-		stuck = nil
-		if r.lastQueue != nil {
-			stuck = r.lastQueue.runningIDs()
-		}
-	}
-	e.Cause = r.s.stop(stop, r.h.PromptID)
-	r.s.putAside(why, stuck)
-	if r.b.o.OnStall != nil {
-		r.b.o.OnStall(r.s.name, e)
-	}
-	return e
 }

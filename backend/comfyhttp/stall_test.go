@@ -1,6 +1,7 @@
 package comfyhttp
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +63,27 @@ func TestStall(t *testing.T) {
 		<-stalls
 		require.Never(t, func() bool { return healthy(f) }, 200*time.Millisecond, 10*time.Millisecond)
 		f.s.Restart()
+		require.Eventually(t, func() bool { return healthy(f) }, 5*time.Second, time.Millisecond)
+		f.succeeds(f.run(f.prompt(solid(3)), nil))
+	})
+	t.Run("swallowed", func(t *testing.T) {
+		f, stalls := begin(t)
+		f.b.servers[0].t.idles = 300 * time.Millisecond
+		f.s.Swallow()
+		e := f.fails(f.run(f.prompt(solid(1)), nil), comfy.BackendLost)
+		require.True(t, e.Ran, "it counts as a run, or it would end one ComfyUI after the other")
+		require.Contains(t, e.Message, "lost the prompt although it was not restarted")
+		began := time.Now()
+		waits := f.fails(f.run(f.prompt(solid(2)), nil), comfy.BackendLost)
+		require.Less(t, time.Since(began), 10*time.Second, "not as long as a stall may take")
+		require.False(t, waits.Ran)
+		require.Contains(t, waits.Message, "execution thread has ended")
+		<-stalls
+		require.False(t, healthy(f))
+		require.Contains(t, f.b.Servers()[0].Problem, "restarted")
+		f.s.Kill()
+		require.Eventually(t, func() bool { return !strings.Contains(f.b.Servers()[0].Problem, "restarted") }, 5*time.Second, time.Millisecond)
+		f.s.Start()
 		require.Eventually(t, func() bool { return healthy(f) }, 5*time.Second, time.Millisecond)
 		f.succeeds(f.run(f.prompt(solid(3)), nil))
 	})

@@ -20,6 +20,7 @@ type timing struct {
 	queueQuiet time.Duration // silence on the socket before the queue is looked at
 	queueBlind time.Duration // the same without a socket
 	absent     time.Duration // between the two looks that make a prompt lost
+	idles      time.Duration // for nothing to run although prompts wait: beyond what ComfyUI takes to tidy up in between
 
 	// refused and hung are how long a server may refuse connections, or take them and not answer, before its prompts
 	// count as lost. Loading a large model can keep ComfyUI from answering for many seconds, so the second is longer.
@@ -45,7 +46,7 @@ func defaultTiming() timing {
 		probe: 2 * time.Second, catalogEvery: time.Minute, catalogFresh: 2 * time.Second,
 		call: 10 * time.Second, post: time.Minute, slow: time.Minute, body: 5 * time.Minute, idle: time.Minute,
 		pollFirst: 50 * time.Millisecond, pollMost: 2 * time.Second, pollBlind: 500 * time.Millisecond,
-		queueQuiet: 15 * time.Second, queueBlind: 2 * time.Second, absent: 500 * time.Millisecond,
+		queueQuiet: 15 * time.Second, queueBlind: 2 * time.Second, absent: 500 * time.Millisecond, idles: 40 * time.Second,
 		refused: 8 * time.Second, hung: time.Minute, rest: 15 * time.Second,
 		socketReady: 2 * time.Second, socketAgain: 250 * time.Millisecond, ping: 15 * time.Second, deaf: 30 * time.Second,
 		frames: 5 * time.Second, stall: 10 * time.Minute, progress: 100 * time.Millisecond, preview: 250 * time.Millisecond,

@@ -119,10 +119,14 @@ func PNGInfo(p *backend.Prompt) (json.RawMessage, error) {
 	if len(info) == 0 || bytes.Equal(info, []byte("null")) {
 		return nil, nil
 	}
-	if info[0] != '{' || !json.Valid(info) {
+	if info[0] != '{' {
 		return nil, backend.Errorf(comfy.InvalidWorkflow, "extra_pnginfo must be a JSON object")
 	}
-	return info, nil
+	readable, err := comfy.Readable(info) // a child's was looked at by nobody before
+	if err != nil {
+		return nil, backend.Errorf(comfy.InvalidWorkflow, "extra_pnginfo cannot be read by ComfyUI: %s", err)
+	}
+	return readable, nil
 }
 
 // Graph is the prompt's graph as it is sent: the names of the job's files replaced by their paths below ComfyUI's input

@@ -166,9 +166,23 @@ func summary(errs comfy.NodeErrors) string {
 	return strings.Join(parts, "; ")
 }
 
-// Failure is the error of a prompt that ended without success; nil for one that ended well.
+// Unserved is the error of files that ComfyUI has made and never hands out; nil where there are none. Another run would
+// make the same.
+func Unserved(files []backend.File) error {
+	for _, f := range files {
+		if !comfy.Served(f.Filename) {
+			return &backend.Error{Code: comfy.NodeFailed, NodeID: f.NodeID, Ran: true, Message: fmt.Sprintf(
+				"node %s has saved a file that ComfyUI does not hand out: its name, %q, has a line break or two dots in a row", f.NodeID, f.Filename)}
+		}
+	}
+	return nil
+}
+
+// Failure is the error of a prompt that ended without success; nil for one that ended well. ComfyUI calls it a success,
+// too, where it has found out on the way that nodes depend on each other in a circle, and stopped (seen on 0.3.75).
 func (e *History) Failure() *backend.Error {
-	if e.Status.Str == "success" || (e.Status.Str == "" && e.Message("execution_success") != nil) {
+	well := e.Status.Str == "success" || (e.Status.Str == "" && e.Message("execution_success") != nil)
+	if well && e.Message("execution_error") == nil {
 		return nil
 	}
 	err := failed(e)

@@ -58,6 +58,11 @@ func (s *Server) work() {
 		})
 		p := s.queue[0]
 		s.queue = s.queue[1:]
+		if s.swallows {
+			s.swallows, s.dead = false, true
+			s.mu.Unlock()
+			continue
+		}
 		s.running = p
 		s.runs[p.id]++
 		s.interrupted = false

@@ -31,6 +31,7 @@ type Server struct {
 	life     int // counts restarts; what belongs to an earlier one is dropped
 	dead     bool
 	poisoned bool
+	swallows bool
 
 	number  int
 	queue   []*prompt
@@ -93,7 +94,7 @@ func New(tb testing.TB) *Server {
 func (s *Server) forget() {
 	s.life++
 	s.queue, s.running, s.history, s.cache = nil, nil, map[string]json.RawMessage{}, map[string]*result{}
-	s.counter, s.sockets, s.poisoned, s.dead, s.interrupted = map[string]int{}, map[string]*socket{}, false, false, false
+	s.counter, s.sockets, s.poisoned, s.swallows, s.dead, s.interrupted = map[string]int{}, map[string]*socket{}, false, false, false, false
 }
 
 // Start listens again after Stop, on the same port.

@@ -84,6 +84,10 @@ func (s *Server) LatePost() *Gate {
 // Poison makes the execution thread die of the next prompt: everything is answered, and nothing runs any more.
 func (s *Server) Poison() { s.set(func() { s.poisoned = true }) }
 
+// Swallow makes the execution thread die as it takes the next prompt from the queue, so that nobody has it any more, as
+// ComfyUI's does of one that it cannot copy (execution.py, PromptQueue.get).
+func (s *Server) Swallow() { s.set(func() { s.swallows = true }) }
+
 // Mute makes sockets silent.
 func (s *Server) Mute(on bool) { s.set(func() { s.muted = on }) }
 
