@@ -97,7 +97,7 @@ func TestResultFilesAndTexts(t *testing.T) {
 	got := h.do("GET", link, "", "Authorization", "")
 	require.Equal(t, 200, got.status)
 	require.Equal(t, long, string(got.raw))
-	require.Equal(t, "application/octet-stream", got.header.Get("Content-Type"))
+	require.Equal(t, "text/plain; charset=utf-8", got.header.Get("Content-Type"))
 }
 
 func TestResultLost(t *testing.T) {
