@@ -159,8 +159,7 @@ type bench struct {
 // newBench has more pools behind the first.
 func newBench(t *testing.T, more ...backend.Backend) *bench {
 	t.Helper()
-	var suite testsuite.WorkflowTestSuite
-	b := &bench{env: suite.NewTestActivityEnvironment(), double: &double{}, store: &memory{blobs: map[string][]byte{}}, live: live.NewHub("http://worker:1")}
+	b := &bench{double: &double{}, store: &memory{blobs: map[string][]byte{}}, live: live.NewHub("http://worker:1")}
 	log, hook := logtest.NewNullLogger()
 	b.log = hook
 	a := activities.New(activities.Options{
@@ -181,11 +180,20 @@ func newBench(t *testing.T, more ...backend.Backend) *bench {
 		Elsewhere: func(context.Context) ([]backend.Pool, error) { return b.others, nil },
 	})
 	b.all = a
-	for name, f := range map[string]any{comfy.ActivityLook: a.Look, comfy.ActivityWarmUp: a.WarmUp, comfy.ActivityPrompt: a.Prompt, comfy.ActivityStop: a.Stop, comfy.ActivityCollect: a.Collect} {
-		b.env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
-	}
+	b.env = b.beside().env
 	t.Cleanup(func() { a.Close(context.Background()) })
 	return b
+}
+
+// beside is a bench of the same activities for one that runs beside others: the SDK's environment is not for several.
+func (b *bench) beside() *bench {
+	var suite testsuite.WorkflowTestSuite
+	other := *b
+	other.env = suite.NewTestActivityEnvironment()
+	for name, f := range map[string]any{comfy.ActivityLook: b.all.Look, comfy.ActivityWarmUp: b.all.WarmUp, comfy.ActivityPrompt: b.all.Prompt, comfy.ActivityStop: b.all.Stop, comfy.ActivityCollect: b.all.Collect} {
+		other.env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
+	}
+	return &other
 }
 
 func (b *bench) do(t *testing.T, name string, in, out any) error {

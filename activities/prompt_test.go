@@ -254,7 +254,7 @@ func TestWarmUpOverflows(t *testing.T) {
 		ends.Go(func() {
 			j := job
 			j.ID = id
-			_ = b.do(t, comfy.ActivityPrompt, activities.PromptInput{Job: j, Submission: 1, StartBy: time.Now().Add(time.Hour), Deadline: time.Now().Add(time.Hour),
+			_ = b.beside().do(t, comfy.ActivityPrompt, activities.PromptInput{Job: j, Submission: 1, StartBy: time.Now().Add(time.Hour), Deadline: time.Now().Add(time.Hour),
 				Placement: activities.Placement{Pool: b.double.Pool(), RunTimeout: time.Hour}}, nil)
 		})
 		<-running

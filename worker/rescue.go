@@ -14,7 +14,6 @@ import (
 
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/internal/catalog"
-	"github.com/comfyd/comfyd/internal/logs"
 	"github.com/comfyd/comfyd/internal/visibility"
 )
 
@@ -186,7 +185,7 @@ func (r *rescuer) tell(ctx context.Context, pool string) error {
 			return fmt.Errorf("telling job %s that its pool is gone: %w", id.GetWorkflowId(), err)
 		case err != nil: // one job's matter: the others are told all the same, and this one in the next look
 			now[id.GetRunId()] = last
-			r.log.WithError(err).WithField(logs.CallID, id.GetWorkflowId()).Warn("a job cannot be told that its pool is gone")
+			r.log.WithError(err).WithField("call_id", id.GetWorkflowId()).Warn("a job cannot be told that its pool is gone")
 		default:
 			now[id.GetRunId()] = last.next()
 			jobs++
