@@ -16,7 +16,6 @@ import (
 	"github.com/comfyd/comfyd/comfy"
 )
 
-// textName is the filename of a text that a node showed.
 // textName and textType are of what a node shows as text.
 const (
 	textName = "text.txt"

@@ -64,8 +64,8 @@ func (e *GraphError) Error() string { return e.Message }
 // It refuses what ComfyUI cannot read as it was meant (invalid JSON, a key that stands twice, NaN and numbers that
 // Python reads as infinite, halves of characters in names), what exceeds the bounds above, and the graphs that end
 // ComfyUI's execution thread, or keep it busy for ever, whatever nodes they are made of: a node without a class_type or
-// without an object "inputs" (also one that nothing is connected to), links in disguise, chains longer than [MaxChain],
-// and what exceeds [MaxCacheWork]. It refuses names of files that ComfyUI would save and not hand out, too.
+// without an object "inputs" (also one that nothing is connected to), chains longer than [MaxChain], and what exceeds
+// [MaxCacheWork]. It refuses names of files that ComfyUI would save and not hand out, too.
 //
 // Whether a link to a missing node or a circle does harm depends on which nodes ComfyUI will run, so that is not asked
 // here but by [Graph.BrokenLinks]. No graph may reach a ComfyUI before that was asked.
@@ -208,7 +208,7 @@ func newNode(id string, raw []byte) (*Node, *InputError) {
 		if l, ok := parseLink(m.value); ok {
 			l.Node, l.Input = id, name
 			n.links = append(n.links, l)
-		} else if fault := inputFault(id, n.ClassType, name, m.value); fault != nil {
+		} else if fault := prefixFault(id, n.ClassType, name, m.value); fault != nil {
 			return n, fault
 		}
 	}

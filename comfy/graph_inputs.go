@@ -2,6 +2,7 @@ package comfy
 
 import (
 	"fmt"
+	"path"
 	"strings"
 	"unicode/utf8"
 )
@@ -17,39 +18,39 @@ func Readable(data []byte) ([]byte, error) {
 	return compact(data)
 }
 
-// inputFault is what is wrong with an input of whatever node; nil for nothing.
-func inputFault(id, class, name string, value []byte) *InputError {
-	switch {
-	case value[0] == '{':
-		for _, m := range members(value) {
-			if m.key() != "__value__" {
-				continue
-			}
-			// ComfyUI checks it as a value, takes the wrapping off, and then follows it as a link that nobody has checked
-			// (execution.py, validate_inputs): to a node that is not there, or round in a circle.
-			if l, ok := parseLink(m.value); ok {
-				return &InputError{
-					Type: "bad_linked_input",
-					Message: fmt.Sprintf("Input %s of node %s (%s) hides a link to node %s in __value__: write the link itself",
-						quote(name), quote(id), clip(class), quote(l.From)),
-					Details: clip(name), ExtraInfo: map[string]any{"input_name": clip(name), "linked_node": clip(l.From)},
-				}
-			}
-		}
-	case name == "filename_prefix" && value[0] == '"':
-		prefix := text(value)
-		base := prefix[strings.LastIndexByte(prefix, '/')+1:]
-		if Served(base) {
-			break
-		}
-		return &InputError{
-			Type: "filename_not_served",
-			Message: fmt.Sprintf("Input %s of node %s (%s) makes files that ComfyUI does not hand out: leave out line breaks and two dots in a row",
-				quote(name), quote(id), clip(class)),
-			Details: clip(name), ExtraInfo: map[string]any{"input_name": clip(name), "received_value": clip(prefix)},
+// HiddenLink finds a link in an input's wrapper {"__value__": ...}, with which the editor marks a list that is none. Of an
+// input that its class declares ComfyUI takes the wrapping off, and then follows the link, although nobody has checked
+// it: to a node that is not there, or round in a circle (execution.py, validate_inputs; seen on 0.3.75). The value is
+// compact JSON of a [Graph].
+func HiddenLink(value []byte) (Link, bool) {
+	if len(value) == 0 || value[0] != '{' {
+		return Link{}, false
+	}
+	for _, m := range members(value) {
+		if m.key() == "__value__" {
+			return parseLink(m.value)
 		}
 	}
-	return nil
+	return Link{}, false
+}
+
+// prefixFault is what is wrong with the names that a node of ComfyUI's own would give its files; nil for nothing. What
+// other packs' nodes do with an input of that name they know alone.
+func prefixFault(id, class, name string, value []byte) *InputError {
+	if name != "filename_prefix" || value[0] != '"' || !strings.HasPrefix(class, "Save") {
+		return nil
+	}
+	prefix := text(value)
+	// ComfyUI's own way to the name (folder_paths.py, get_save_image_path). A backslash is a folder on Windows alone.
+	if strings.Contains(prefix, `\`) || Served(path.Base(path.Clean(prefix))) {
+		return nil
+	}
+	return &InputError{
+		Type: "filename_not_served",
+		Message: fmt.Sprintf("Input %s of node %s (%s) makes files that ComfyUI does not hand out: leave out line breaks and two dots in a row",
+			quote(name), quote(id), clip(class)),
+		Details: clip(name), ExtraInfo: map[string]any{"input_name": clip(name), "received_value": clip(prefix)},
+	}
 }
 
 // Served tells whether ComfyUI hands out a file of that name, the folder aside: its /view refuses two dots in a row

@@ -6,31 +6,29 @@ import (
 	"testing"
 )
 
-// A link in __value__ is none to ComfyUI's validation and one to its execution: of a node that is declared to take any value
-// it made a circle that ended as an empty success (seen on 0.3.75).
 func TestHiddenLinks(t *testing.T) {
-	const node = `{"1":{"class_type":"PreviewAny","inputs":{"source":%s}}}`
-	for _, hidden := range []string{`{"__value__":["1",0]}`, `{"__value__":["nowhere",0.5]}`, `{"a":1,"__value__":["1",true]}`} {
-		e := refused(t, fmt.Sprintf(node, hidden), "hides a link", `"source"`)
-		if got := e.NodeErrors["1"].Errors[0].Type; got != "bad_linked_input" {
-			t.Errorf("%s: type %s", hidden, got)
+	for value, want := range map[string]bool{
+		`{"__value__":["1",0]}`: true, `{"__value__":["nowhere",0.5]}`: true, `{"a":1,"__value__":["1",true]}`: true,
+		`{"__value__":[1,2]}`: false, `{"__value__":["a","b"]}`: false, `{"__value__":"1"}`: false, `{"a":{"__value__":["1",0]}}`: false,
+		`{}`: false, `["1",0]`: false, ``: false,
+	} {
+		if _, got := HiddenLink([]byte(value)); got != want {
+			t.Errorf("%s: %v", value, got)
 		}
-	}
-	for _, value := range []string{`{"__value__":[1,2]}`, `{"__value__":["a","b"]}`, `{"__value__":"1"}`, `{"a":{"__value__":["1",0]}}`, `{}`} {
-		parse(t, fmt.Sprintf(node, value))
 	}
 }
 
 func TestPrefixesThatAreNotServed(t *testing.T) {
 	const node = `{"1":{"class_type":"SaveImage","inputs":{"%s":"%s"}}}`
-	for _, prefix := range []string{"wait...", "v1..2", "..", "a/b..", `a\nb`, `portrait\n`, `a\rb`} {
+	for _, prefix := range []string{"wait...", "wait.../", "v1..2", "..", "a/b..", `a\nb`, `portrait\n`, `a\rb`} {
 		e := refused(t, fmt.Sprintf(node, "filename_prefix", prefix), "does not hand out", "filename_prefix")
 		if got := e.NodeErrors["1"].Errors[0].Type; got != "filename_not_served" {
 			t.Errorf("%s: type %s", prefix, got)
 		}
 		parse(t, fmt.Sprintf(node, "text", prefix))
+		parse(t, strings.Replace(fmt.Sprintf(node, "filename_prefix", prefix), "SaveImage", "CheckpointSave", 1))
 	}
-	for _, prefix := range []string{"a", "a.b", "a..b/c", "../c", `a\nb/c`, "%date:yyyy-MM-dd%/x", "ein …", ""} {
+	for _, prefix := range []string{"a", "a.b", "a..b/c", "../c", `a\nb/c`, "%date:yyyy-MM-dd%/x", "ein …", "", "a/b/..", `a..b\\c`} {
 		parse(t, fmt.Sprintf(node, "filename_prefix", prefix))
 	}
 }

@@ -166,6 +166,9 @@ func (r *rescuer) lastPoll(ctx context.Context, queue string) (last time.Time, e
 // tell signals the open jobs of a pool, those that it has signalled before ever less often.
 func (r *rescuer) tell(ctx context.Context, pool string) error {
 	query := visibility.Jobs() + " AND " + visibility.Open() + " AND " + comfy.AttrBackend + " = " + visibility.Quote(pool)
+	if r.told[pool] == nil {
+		r.told[pool] = map[string]told{}
+	}
 	before, now := r.told[pool], map[string]told{} // what is not at the pool any more is left out, once all are listed
 	jobs := 0
 	for id, err := range visibility.Executions(ctx, r.client, query) {
@@ -188,6 +191,7 @@ func (r *rescuer) tell(ctx context.Context, pool string) error {
 			r.log.WithError(err).WithField("call_id", id.GetWorkflowId()).Warn("a job cannot be told that its pool is gone")
 		default:
 			now[id.GetRunId()] = last.next()
+			before[id.GetRunId()] = now[id.GetRunId()] // should the list break off
 			jobs++
 		}
 	}

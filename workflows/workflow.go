@@ -27,6 +27,8 @@ const (
 	// is known to run there, and one that did would cost nothing but its time.
 	stopLimit = 2 * time.Minute
 	stopSoon  = 15 * time.Second
+	// changeStop marks jobs that stop what a canceled attempt has left to the next one.
+	changeStop = "stop-what-was-left"
 	// collectLimit is how long the store or a backend may fail before the job's outputs are given up.
 	collectLimit = 15 * time.Minute
 )
@@ -171,6 +173,12 @@ func (j *job) prompt(ctx workflow.Context, place *activities.Placement) (*activi
 		if !errors.As(err, &timeout) && !errors.As(err, &canceled) {
 			if f := failureOf(err); err != nil && f.Code == comfy.BackendUnavailable && !f.Ran {
 				j.unposted++ // the code says so
+			}
+			// An attempt that wants to be repeated leaves its prompt to the next one, which a cancel prevents.
+			var app *temporal.ApplicationError
+			if ctx.Err() != nil && errors.As(err, &app) && !app.NonRetryable() &&
+				workflow.GetVersion(ctx, changeStop, workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+				j.stop(ctx, in)
 			}
 			return out, err
 		}

@@ -129,7 +129,7 @@ func (r *run) linkChanged(up bool) {
 		r.deaf, r.upSince = true, time.Now()
 		return
 	}
-	r.frames.gap, r.lived = true, false
+	r.frames.gap, r.lived, r.idle, r.idleFor = true, false, time.Time{}, 0
 	// Never later: the socket may try, and fail, more often than that.
 	if soon := time.Now().Add(r.s.t.queueBlind); soon.Before(r.queueAt) {
 		r.queueAt = soon
@@ -151,8 +151,11 @@ func (r *run) remaining(n *comfyui.Note) {
 	if n.Status == nil || r.started {
 		return
 	}
-	r.idle, r.idleFor = time.Time{}, 0 // the queue moves
 	left := n.Status.Exec.Remaining
+	if left < r.queued { // it moves; others may put more into it all the time
+		r.idle, r.idleFor = time.Time{}, 0
+	}
+	r.queued = left
 	if left == 0 { // it has ended, or somebody has taken it out
 		r.queueAt, r.lived = time.Time{}, false
 		return
@@ -191,16 +194,16 @@ func (r *run) look(ctx context.Context) (*comfyui.History, error) {
 		return entry, err
 	}
 	if !r.absent {
-		r.absent = true
+		r.absent, r.still = true, len(q.Running) == 0
 		r.queueAt = time.Time{}
 		return nil, nil
 	}
 	// It was not there twice. Should a post of it still be under way, it must not run after we have said so.
 	_ = r.s.dequeue(ctx, r.h.PromptID)
 	gone := r.gone()
-	if r.lived && len(q.Running) == 0 {
-		// Nobody has taken it out, or ComfyUI had said that its queue is shorter, or would run another. A prompt that ends the execution thread while that takes it from the
-		// queue would do so again, and again.
+	if r.lived && r.still && len(q.Running) == 0 {
+		// Had somebody taken it out, ComfyUI would have said that its queue is empty, or would run another. A prompt that ends the
+		// execution thread while that takes it from the queue would do so again, and again.
 		gone.Ran, gone.Message = true, "ComfyUI has lost the prompt although it was not restarted; most likely its execution thread has ended with it"
 	}
 	return nil, r.clean(ctx, gone)
@@ -238,7 +241,7 @@ func (r *run) unanswered(ctx context.Context, asked time.Time, err error) error 
 		return backend.Detached(ctx)
 	}
 	now := time.Now()
-	r.lived = false
+	r.lived, r.idle, r.idleFor = false, time.Time{}, 0
 	if r.failing.IsZero() {
 		r.failing = asked
 	}

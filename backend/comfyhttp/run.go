@@ -41,13 +41,15 @@ type run struct {
 	deaf     bool // the present socket has not spoken about our prompt
 	upSince  time.Time
 	linked   bool // a socket is open
-	lived    bool // the process that has taken the prompt has answered ever since, by the very same socket
+	lived    bool // the process that has taken the prompt has answered ever since
 	lastSign time.Time
 	told     time.Time // when the recorder was last told of progress
 
 	failing   time.Time // since when the server has not answered
 	refusing  time.Time // since when it has refused
 	absent    bool      // the last look found the prompt nowhere
+	still     bool      // and nothing running
+	queued    int       // the length of the queue, as last heard
 	idle      time.Time // since when nothing has run although prompts wait, and for how long when that was last seen
 	idleFor   time.Duration
 	queueAt   time.Time // when the queue is to be looked at
@@ -226,7 +228,7 @@ func (r *run) unavailable(err error) *backend.Error {
 func (r *run) accepted(ctx context.Context, data []byte) (doubtful bool, err error) {
 	a, err := comfyui.ParseAnswer(data)
 	if err != nil || len(a.NodeErrors) == 0 {
-		r.lived = err == nil && r.linked
+		r.lived = err == nil
 		return err != nil, nil
 	}
 	giveUp, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.s.t.giveUp)

@@ -53,6 +53,7 @@ type stuck struct {
 	why     string
 	prompts []string // those in its queue that do not move
 	since   time.Time
+	dead    bool // its execution thread has ended
 }
 
 func newServer(address string, transport http.RoundTripper, log logrus.FieldLogger, t timing) (*server, error) {
@@ -238,11 +239,20 @@ func (s *server) down(ctx context.Context, err error) {
 
 // putAside keeps new prompts away until the ones named are out of the server's queue: a ComfyUI whose execution
 // thread has died answers everything and runs nothing.
-func (s *server) putAside(why string, prompts []string) {
+//
+// dead says that it is known to be that, which all that wait there go by.
+func (s *server) putAside(why string, prompts []string, dead bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stuck = &stuck{why: why, prompts: prompts, since: time.Now()}
+	s.stuck = &stuck{why: why, prompts: prompts, since: time.Now(), dead: dead}
 	s.log.WithField("prompts", prompts).Warn("ComfyUI put aside: " + why)
+}
+
+// dead tells whether the server runs nothing any more, by what one of our prompts has seen.
+func (s *server) dead() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stuck != nil && s.stuck.dead
 }
 
 // tryAgain takes a server back when what was stuck has left its queue, which a restart brings about as well. Where the

@@ -33,7 +33,7 @@ func (r *run) stalled(ctx context.Context) error {
 	if life := r.s.lastLife(); !r.started && life.After(last) {
 		last = life
 	}
-	dead := !r.started && r.idleFor >= r.s.t.idles
+	dead := !r.started && (r.idleFor >= r.s.t.idles || r.s.dead())
 	if !dead && time.Since(last) < limit || !r.failing.IsZero() {
 		return nil
 	}
@@ -61,7 +61,7 @@ func (r *run) stalled(ctx context.Context) error {
 		}
 	}
 	e.Cause = r.s.stop(stop, r.h.PromptID)
-	r.s.putAside(why, stuck)
+	r.s.putAside(why, stuck, dead)
 	if r.b.o.OnStall != nil {
 		r.b.o.OnStall(r.s.name, e)
 	}

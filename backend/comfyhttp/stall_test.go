@@ -74,17 +74,20 @@ func TestStall(t *testing.T) {
 		require.True(t, e.Ran, "it counts as a run, or it would end one ComfyUI after the other")
 		require.Contains(t, e.Message, "lost the prompt although it was not restarted")
 		began := time.Now()
-		waits := f.fails(f.run(f.prompt(solid(2)), nil), comfy.BackendLost)
-		require.Less(t, time.Since(began), 10*time.Second, "not as long as a stall may take")
-		require.False(t, waits.Ran)
-		require.Contains(t, waits.Message, "execution thread has ended")
+		second, third := f.run(f.prompt(solid(2)), nil), f.run(f.prompt(solid(3)), nil)
+		for _, end := range []chan result{second, third} {
+			waits := f.fails(end, comfy.BackendLost)
+			require.False(t, waits.Ran)
+			require.Contains(t, waits.Message, "execution thread has ended")
+		}
+		require.Less(t, time.Since(began), 10*time.Second, "not as long as a stall may take, and not one after the other")
 		<-stalls
 		require.False(t, healthy(f))
 		require.Contains(t, f.b.Servers()[0].Problem, "restarted")
 		f.s.Kill()
 		require.Eventually(t, func() bool { return !strings.Contains(f.b.Servers()[0].Problem, "restarted") }, 5*time.Second, time.Millisecond)
 		f.s.Start()
-		require.Eventually(t, func() bool { return healthy(f) }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return healthy(f) }, 40*time.Second, 10*time.Millisecond, "after the rest that three lost prompts cost it")
 		f.succeeds(f.run(f.prompt(solid(3)), nil))
 	})
 	t.Run("a stranger's dead prompt", func(t *testing.T) {

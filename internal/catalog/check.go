@@ -110,10 +110,21 @@ func (k *checker) visit(id string) {
 				k.visit(from)
 			}
 		default:
+			if l, ok := comfy.HiddenLink(raw); ok && !slices.Contains(madeAnew, in.kind) {
+				k.fault(id, comfy.InputError{
+					Type:    "bad_linked_input",
+					Message: fmt.Sprintf("%s hides a link to node %s in __value__: write the link itself", at, quote(l.From)),
+					Details: in.name, ExtraInfo: extra("input_name", in.name, "linked_node", shorten(l.From)),
+				})
+				break
+			}
 			k.value(at, decodeValue(raw))
 		}
 	}
 }
+
+// madeAnew are the types whose values ComfyUI makes a new value of, or refuses: what looks like a link is none afterwards.
+var madeAnew = []string{"INT", "FLOAT", "STRING", "BOOLEAN"}
 
 // place is where a value stands.
 type place struct {
