@@ -39,25 +39,25 @@ type rescuer struct {
 	cancel    context.CancelFunc
 	gone      chan struct{}
 
-	since map[string]time.Time       // when a pool was first seen without a worker, look after look
-	told  map[string]map[string]told // of each such pool, by run
+	since map[string]time.Time            // when a pool was first seen without a worker, look after look
+	told  map[string]map[string]signalled // of each such pool, by run
 }
 
-// told is when a run is signalled again that is still at a pool which is gone. Most such jobs want no other pool, and each
+// signalled is when a run is signalled again that is still at a pool which is gone. Most such jobs want no other pool, and each
 // signal is events in their histories: so ever later, and not never, for one that was on its way there when it was told.
-type told struct {
+type signalled struct {
 	again time.Time
 	pause time.Duration
 }
 
-func (t told) next() told {
-	pause := min(max(2*t.pause, firstPause), lastPause)
-	return told{time.Now().Add(pause), pause}
+func (s signalled) next() signalled {
+	pause := min(max(2*s.pause, firstPause), lastPause)
+	return signalled{time.Now().Add(pause), pause}
 }
 
 func newRescuer(o Options) *rescuer {
 	r := &rescuer{client: o.Client, directory: o.Directory, own: map[string]bool{}, goneAfter: o.GoneAfter, log: o.Log, since: map[string]time.Time{},
-		told: map[string]map[string]told{}}
+		told: map[string]map[string]signalled{}}
 	for _, b := range o.Backends {
 		r.own[b.Pool().Name] = true
 	}
@@ -111,7 +111,7 @@ func (r *rescuer) look(ctx context.Context) error {
 		}
 	}
 	r.since = missing
-	maps.DeleteFunc(r.told, func(pool string, _ map[string]told) bool { _, still := missing[pool]; return !still })
+	maps.DeleteFunc(r.told, func(pool string, _ map[string]signalled) bool { _, still := missing[pool]; return !still })
 	for _, g := range pools {
 		at, ok := missing[g.Pool]
 		if !ok || time.Since(at) < r.goneAfter {
@@ -167,35 +167,33 @@ func (r *rescuer) lastPoll(ctx context.Context, queue string) (last time.Time, e
 func (r *rescuer) tell(ctx context.Context, pool string) error {
 	query := visibility.Jobs() + " AND " + visibility.Open() + " AND " + comfy.AttrBackend + " = " + visibility.Quote(pool)
 	if r.told[pool] == nil {
-		r.told[pool] = map[string]told{}
+		r.told[pool] = map[string]signalled{}
 	}
-	before, now := r.told[pool], map[string]told{} // what is not at the pool any more is left out, once all are listed
+	told, there := r.told[pool], map[string]bool{}
 	jobs := 0
 	for id, err := range visibility.Executions(ctx, r.client, query) {
 		if err != nil {
 			return fmt.Errorf("listing the jobs of the pool %s: %w", pool, err)
 		}
-		last := before[id.GetRunId()]
-		if time.Now().Before(last.again) {
-			now[id.GetRunId()] = last
+		run := id.GetRunId()
+		there[run] = true
+		if time.Now().Before(told[run].again) {
 			continue
 		}
-		err = r.client.SignalWorkflow(ctx, id.GetWorkflowId(), id.GetRunId(), comfy.SignalPoolGone, pool)
+		err = r.client.SignalWorkflow(ctx, id.GetWorkflowId(), run, comfy.SignalPoolGone, pool)
 		var ended *serviceerror.NotFound
 		switch {
 		case errors.As(err, &ended):
 		case ctx.Err() != nil:
 			return fmt.Errorf("telling job %s that its pool is gone: %w", id.GetWorkflowId(), err)
 		case err != nil: // one job's matter: the others are told all the same, and this one in the next look
-			now[id.GetRunId()] = last
 			r.log.WithError(err).WithField("call_id", id.GetWorkflowId()).Warn("a job cannot be told that its pool is gone")
 		default:
-			now[id.GetRunId()] = last.next()
-			before[id.GetRunId()] = now[id.GetRunId()] // should the list break off
+			told[run] = told[run].next()
 			jobs++
 		}
 	}
-	r.told[pool] = now
+	maps.DeleteFunc(told, func(run string, _ signalled) bool { return !there[run] })
 	if jobs > 0 {
 		r.log.WithFields(logrus.Fields{"pool": pool, "jobs": jobs}).Warn("no worker serves this pool any more; its jobs go elsewhere")
 	}

@@ -88,7 +88,7 @@ func TestRescue(t *testing.T) {
 			log := logrus.New()
 			log.SetOutput(io.Discard)
 			rescuer := &rescuer{client: m, directory: catalog.NewDirectory(r, nil), own: map[string]bool{"here": true},
-				goneAfter: time.Nanosecond, log: log, since: map[string]time.Time{}, told: map[string]map[string]told{}}
+				goneAfter: time.Nanosecond, log: log, since: map[string]time.Time{}, told: map[string]map[string]signalled{}}
 			if c.looks == 1 {
 				rescuer.goneAfter = time.Hour
 			}

@@ -129,7 +129,7 @@ func (r *run) linkChanged(up bool) {
 		r.deaf, r.upSince = true, time.Now()
 		return
 	}
-	r.frames.gap, r.lived, r.idle, r.idleFor = true, false, time.Time{}, 0
+	r.frames.gap, r.lived, r.idle = true, false, idleness{}
 	// Never later: the socket may try, and fail, more often than that.
 	if soon := time.Now().Add(r.s.t.queueBlind); soon.Before(r.queueAt) {
 		r.queueAt = soon
@@ -153,7 +153,7 @@ func (r *run) remaining(n *comfyui.Note) {
 	}
 	left := n.Status.Exec.Remaining
 	if left < r.queued { // it moves; others may put more into it all the time
-		r.idle, r.idleFor = time.Time{}, 0
+		r.idle = idleness{}
 	}
 	r.queued = left
 	if left == 0 { // it has ended, or somebody has taken it out
@@ -223,7 +223,7 @@ func (r *run) present(q *queueState, running bool, position int) {
 	} else {
 		r.track.Place(position)
 	}
-	r.idles(q)
+	r.idle.look(q)
 	if seen != r.lastSeen {
 		r.lastSeen = seen
 		r.sign()
@@ -241,7 +241,7 @@ func (r *run) unanswered(ctx context.Context, asked time.Time, err error) error 
 		return backend.Detached(ctx)
 	}
 	now := time.Now()
-	r.lived, r.idle, r.idleFor = false, time.Time{}, 0
+	r.lived, r.idle = false, idleness{}
 	if r.failing.IsZero() {
 		r.failing = asked
 	}

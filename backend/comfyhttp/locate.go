@@ -64,7 +64,7 @@ func (b *Backend) locate(ctx context.Context, id string) *server {
 }
 
 func (s *server) search(ctx context.Context, id string) bool {
-	began, absent := s.seen(), 0
+	began, absent := s.report().LastSeen, 0
 	if began.IsZero() {
 		began = time.Now()
 	}

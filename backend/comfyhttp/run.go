@@ -50,8 +50,7 @@ type run struct {
 	absent    bool      // the last look found the prompt nowhere
 	still     bool      // and nothing running
 	queued    int       // the length of the queue, as last heard
-	idle      time.Time // since when nothing has run although prompts wait, and for how long when that was last seen
-	idleFor   time.Duration
+	idle      idleness
 	queueAt   time.Time // when the queue is to be looked at
 	lastQueue *queueState
 	lastSeen  string // what the queue looked like

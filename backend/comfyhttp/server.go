@@ -121,13 +121,6 @@ func (s *server) alive() {
 	s.mu.Unlock()
 }
 
-// seen is when the server last answered a probe; zero where it never has.
-func (s *server) seen() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lastSeen
-}
-
 func (s *server) lastLife() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()

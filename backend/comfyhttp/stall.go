@@ -9,17 +9,23 @@ import (
 	"github.com/comfyd/comfyd/comfy"
 )
 
-// idles notes for how long nothing has run although prompts wait, look after look. ComfyUI takes the next one at once:
-// where it does not, its execution thread has ended, and it will run nothing any more.
-func (r *run) idles(q *queueState) {
-	switch {
-	case len(q.Running) > 0:
-		r.idle, r.idleFor = time.Time{}, 0
-	case r.idle.IsZero():
-		r.idle = time.Now()
-	default:
-		r.idleFor = time.Since(r.idle)
+// idleness is for how long nothing has run although prompts wait, from the first look that saw it to the last. ComfyUI
+// takes the next one at once: where it does not, its execution thread has ended, and it will run nothing any more.
+type idleness struct{ first, last time.Time }
+
+func (i idleness) lasted() time.Duration { return i.last.Sub(i.first) }
+
+// look is a look at the queue.
+func (i *idleness) look(q *queueState) {
+	now := time.Now()
+	if len(q.Running) > 0 {
+		*i = idleness{}
+		return
 	}
+	if i.first.IsZero() {
+		i.first = now
+	}
+	i.last = now
 }
 
 // stalled ends a prompt that has shown no sign of life for too long. One that waits is judged by the queue before it,
@@ -33,7 +39,7 @@ func (r *run) stalled(ctx context.Context) error {
 	if life := r.s.lastLife(); !r.started && life.After(last) {
 		last = life
 	}
-	dead := !r.started && (r.idleFor >= r.s.t.idles || r.s.dead())
+	dead := !r.started && (r.idle.lasted() >= r.s.t.idles || r.s.dead())
 	if !dead && time.Since(last) < limit || !r.failing.IsZero() {
 		return nil
 	}

@@ -109,15 +109,8 @@ func (k *checker) visit(id string) {
 			if from, ok := k.link(at, raw); ok {
 				k.visit(from)
 			}
+		case k.hidden(at, raw):
 		default:
-			if l, ok := comfy.HiddenLink(raw); ok && !slices.Contains(madeAnew, in.kind) {
-				k.fault(id, comfy.InputError{
-					Type:    "bad_linked_input",
-					Message: fmt.Sprintf("%s hides a link to node %s in __value__: write the link itself", at, quote(l.From)),
-					Details: in.name, ExtraInfo: extra("input_name", in.name, "linked_node", shorten(l.From)),
-				})
-				break
-			}
 			k.value(at, decodeValue(raw))
 		}
 	}
@@ -125,6 +118,20 @@ func (k *checker) visit(id string) {
 
 // madeAnew are the types whose values ComfyUI makes a new value of, or refuses: what looks like a link is none afterwards.
 var madeAnew = []string{"INT", "FLOAT", "STRING", "BOOLEAN"}
+
+// hidden refuses a link that stands where nobody would check it.
+func (k *checker) hidden(at place, raw []byte) bool {
+	l, ok := comfy.HiddenLink(raw)
+	if !ok || slices.Contains(madeAnew, at.in.kind) {
+		return false
+	}
+	k.fault(at.id, comfy.InputError{
+		Type:    "bad_linked_input",
+		Message: fmt.Sprintf("%s hides a link to node %s in __value__: write the link itself", at, quote(l.From)),
+		Details: at.in.name, ExtraInfo: extra("input_name", at.in.name, "linked_node", shorten(l.From)),
+	})
+	return true
+}
 
 // place is where a value stands.
 type place struct {
