@@ -66,6 +66,7 @@ type gauge struct {
 	earlier  int64 // started by this replica before the question under way
 	since    int64 // and since then
 	inFlight int64 // on their way to Temporal
+	doubt    int64 // may be in counted and in since: they were started while the last question was under way
 }
 
 func (g *gauge) open() int64 { return g.counted + g.earlier + g.since + g.inFlight }
@@ -87,7 +88,7 @@ func (a *admission) gauge(limit int, text, condition string) *gauge {
 			return err
 		}
 		a.mu.Lock()
-		g.counted, g.earlier = answer.GetCount(), 0
+		g.counted, g.earlier, g.doubt = answer.GetCount(), 0, g.since+g.inFlight
 		a.mu.Unlock()
 		return nil
 	}}
@@ -150,15 +151,21 @@ func (a *admission) enter(tenant string, jobs int) (leave func(started int), err
 }
 
 // known tells whether the gauge's number can be believed. Far from the bound an older count will do, and a submission
-// waits for none. Where visibility does not answer, nobody knows, and the job is accepted: a Temporal that cannot take it
-// refuses the start itself.
+// waits for none; nobody is refused for a job that may have been counted twice. Where visibility does not answer, nobody
+// knows, and the job is accepted: a Temporal that cannot take it refuses the start itself.
 func (a *admission) known(g *gauge, jobs int) bool {
+	with := func() (open int64, doubtful bool) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		open = g.open() + int64(jobs)
+		return open, open > g.limit && g.doubt > 0
+	}
 	err := g.probe.last(a.s)
-	a.mu.Lock()
-	near := (g.open()+int64(jobs))*10 >= g.limit*nearBound
-	a.mu.Unlock()
-	if near {
+	if open, _ := with(); open*10 >= g.limit*nearBound {
 		err = g.probe.now(a.s)
+	}
+	if _, doubtful := with(); doubtful && err == nil {
+		err = g.probe.again(a.s)
 	}
 	return err == nil
 }

@@ -48,6 +48,26 @@ func TestTheBoundOnOpenJobs(t *testing.T) {
 	require.Eventually(t, func() bool { return h.submit(small).status == 202 }, 5*time.Second, 20*time.Millisecond, "one has ended")
 }
 
+// TestNobodyIsRefusedForAJobCountedTwice: a job that starts while the open ones are counted is in the count and among
+// those started since; before anybody is refused for that, they are counted again.
+func TestNobodyIsRefusedForAJobCountedTwice(t *testing.T) {
+	h := newHarness(t, bounded(100, 3))
+	h.submitted()
+	hold := make(chan struct{})
+	h.temporal.mu.Lock()
+	h.temporal.holdCount = hold
+	h.temporal.mu.Unlock()
+	before := h.temporal.counts.Load()
+	answered := make(chan error)
+	go func() { answered <- h.server.admission.of("a")[1].probe.again(h.server) }()
+	require.Eventually(t, func() bool { return h.temporal.counts.Load() > before }, 5*time.Second, time.Millisecond)
+	h.submitted()
+	close(hold)
+	require.NoError(t, <-answered)
+	h.submitted()
+	h.requireError(h.submit(small), 429, CodeRateLimited)
+}
+
 // TestAnOldKeyIsNoNewJob: where the bound is reached, a repetition still gets its first answer.
 func TestAnOldKeyIsNoNewJob(t *testing.T) {
 	h := newHarness(t, bounded(1, 1))

@@ -59,6 +59,14 @@ func (p *probe) now(s *Server) error {
 	return p.wait(wait)
 }
 
+// again asks anew, however fresh the last answer is, and waits.
+func (p *probe) again(s *Server) error {
+	p.mu.Lock()
+	wait := p.start(s)
+	p.mu.Unlock()
+	return p.wait(wait)
+}
+
 // old tells whether the answer has to be renewed. The caller holds mu.
 func (p *probe) old() bool {
 	age := time.Since(p.at)
