@@ -45,7 +45,7 @@ func TestTheBoundOnOpenJobs(t *testing.T) {
 	require.Len(t, h.temporal.runs, 5)
 
 	h.finish(run, enums.WORKFLOW_EXECUTION_STATUS_COMPLETED)
-	require.Eventually(t, func() bool { return h.submit(small).status == 202 }, 5*time.Second, 20*time.Millisecond, "one has ended")
+	require.Eventually(t, func() bool { return h.submit(small).status == 202 }, 30*time.Second, 20*time.Millisecond, "one has ended")
 }
 
 // TestNobodyIsRefusedForAJobCountedTwice: a job that starts while the open ones are counted is in the count and among
@@ -60,7 +60,7 @@ func TestNobodyIsRefusedForAJobCountedTwice(t *testing.T) {
 	before := h.temporal.counts.Load()
 	answered := make(chan error)
 	go func() { answered <- h.server.admission.of("a")[1].probe.again(h.server) }()
-	require.Eventually(t, func() bool { return h.temporal.counts.Load() > before }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.temporal.counts.Load() > before }, 30*time.Second, time.Millisecond)
 	h.submitted()
 	close(hold)
 	require.NoError(t, <-answered)
@@ -71,6 +71,7 @@ func TestNobodyIsRefusedForAJobCountedTwice(t *testing.T) {
 // TestAnOldKeyIsNoNewJob: where the bound is reached, a repetition still gets its first answer.
 func TestAnOldKeyIsNoNewJob(t *testing.T) {
 	h := newHarness(t, bounded(1, 1))
+	h.setClock(time.Now()) // links are the same in each answer
 	first := h.submit(small, "Idempotency-Key", "k")
 	require.Equal(t, 202, first.status, "%s", first.raw)
 	h.requireError(h.submit(small), 429, CodeRateLimited)
@@ -84,7 +85,11 @@ func TestAnOldKeyIsNoNewJob(t *testing.T) {
 
 // TestTheBoundUnderLoad: one replica alone never goes above its bound, and asks once for all.
 func TestTheBoundUnderLoad(t *testing.T) {
-	h := newHarness(t, bounded(20, 20))
+	h := newTunedHarness(t, func(s *Server) {
+		for _, g := range s.admission.of("a") {
+			g.probe.fresh, g.probe.patience = time.Hour, 0
+		}
+	}, bounded(20, 20))
 	h.temporal.holdCount = make(chan struct{})
 	var wg sync.WaitGroup
 	var accepted, refused atomic.Int64
@@ -98,13 +103,13 @@ func TestTheBoundUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return h.temporal.counts.Load() > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.temporal.counts.Load() > 0 }, 30*time.Second, time.Millisecond)
 	close(h.temporal.holdCount)
 	wg.Wait()
 	require.EqualValues(t, 20, accepted.Load())
 	require.EqualValues(t, 80, refused.Load())
 	require.Len(t, h.temporal.runs, 20)
-	require.LessOrEqual(t, h.temporal.counts.Load(), int64(8), "one question for all of them, per bound and second")
+	require.EqualValues(t, 2, h.temporal.counts.Load(), "one question for all of them, per bound")
 }
 
 // TestRefusedBeforeTheBody: who is refused has not had its files taken.
@@ -136,7 +141,9 @@ func (r *readCounter) Read(p []byte) (int, error) {
 
 // TestNearTheBoundOthersCount: what another replica has accepted is seen before the bound is reached.
 func TestNearTheBoundOthersCount(t *testing.T) {
-	h := newTunedHarness(t, func(s *Server) { s.admission.all.probe.fresh = time.Nanosecond }, bounded(10, 100))
+	h := newTunedHarness(t, func(s *Server) {
+		s.admission.all.probe.fresh, s.admission.all.probe.patience = time.Nanosecond, 0
+	}, bounded(10, 100))
 	for range 9 {
 		h.submitted()
 	}
@@ -156,7 +163,7 @@ func TestFarFromTheBoundNobodyWaits(t *testing.T) {
 	h.temporal.mu.Unlock()
 	before := h.temporal.counts.Load()
 	h.submitted()
-	require.Eventually(t, func() bool { return h.temporal.counts.Load() > before }, 5*time.Second, time.Millisecond, "it is renewed meanwhile")
+	require.Eventually(t, func() bool { return h.temporal.counts.Load() > before }, 30*time.Second, time.Millisecond, "it is renewed meanwhile")
 	h.submitted()
 	close(hold)
 }
@@ -189,7 +196,7 @@ func TestASlowCountStillBounds(t *testing.T) {
 	require.ErrorIs(t, p.now(h.server), errNoAnswerYet)
 	slow(nil)
 	close(hold)
-	require.Eventually(t, func() bool { return p.now(h.server) == nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.now(h.server) == nil }, 30*time.Second, time.Millisecond)
 	hold = make(chan struct{})
 	defer close(hold)
 	require.Equal(t, 429, h.submit(small).status) // and the tenant's own bound has been counted
@@ -223,7 +230,7 @@ func TestADiskThatIsNearlyFull(t *testing.T) {
 	require.Empty(t, h.store.objects)
 
 	low.Store(false)
-	require.Eventually(t, func() bool { return h.submit(small).status == 202 }, 5*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return h.submit(small).status == 202 }, 30*time.Second, 20*time.Millisecond)
 }
 
 // TestOneThingIsAway: whatever is away, and in whatever order it fails, nothing is half accepted.
@@ -242,7 +249,7 @@ func TestOneThingIsAway(t *testing.T) {
 				}
 				h.requireError(a, 503, CodeStorage)
 				return true
-			}, 5*time.Second, 20*time.Millisecond)
+			}, 30*time.Second, 20*time.Millisecond)
 			n := len(h.temporal.runs)
 			h.requireError(h.submit(body), 503, CodeStorage)
 			require.Len(t, h.temporal.runs, n)

@@ -155,6 +155,7 @@ func TestBatchRefusals(t *testing.T) {
 
 func TestBatchIdempotency(t *testing.T) {
 	h := newHarness(t, here)
+	h.setClock(time.Now()) // links are the same in each answer
 	s := newSource(t)
 	body := func(variations string) string {
 		return `{"workflow":` + seeded + `,"images":[{"name":"a.png","image":"` + s.URL + `/changes"}],"variations":[` + variations + `]}`
@@ -244,7 +245,7 @@ func TestHalfABatchIsTakenBack(t *testing.T) {
 			}
 		}
 		return true
-	}, 5*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 }
 
 // TestHalfABatchIsCompleted: with a key the client sends it again.

@@ -89,7 +89,7 @@ func (s *Server) isDeleted(ctx context.Context, id, runID string) bool {
 	if s.deleted.Contains(runID) {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.patience.note)
 	defer cancel()
 	deleted, err := s.remover.Deleted(ctx, id, runID)
 	if err != nil {

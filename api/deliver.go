@@ -83,7 +83,7 @@ func notSent(outcome comfy.DeliveryOutcome, why string) *comfy.Delivery {
 
 // endedRun reads the end of one run of a job. Whoever has its ID now does not matter.
 func (s *Server) endedRun(ctx context.Context, id, runID string) (*job, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.patience.read)
 	defer cancel()
 	described, err := s.temporal.DescribeWorkflowExecution(ctx, id, runID)
 	if err != nil {
@@ -149,7 +149,7 @@ func goneKey(tenant, url string) string {
 // goneSince is when a receiver has said that it wants no more messages; nil where it has not, or where the store does not
 // answer: then it may say so again.
 func (s *Server) goneSince(ctx context.Context, tenant, url string) *time.Time {
-	ctx, cancel := context.WithTimeout(ctx, noteTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.patience.note)
 	defer cancel()
 	note, err := s.store.Stat(ctx, goneKey(tenant, url))
 	if err != nil {

@@ -140,6 +140,7 @@ func TestEvents(t *testing.T) {
 	require.True(t, strings.HasSuffix(first.LastEventID, "-0"), first.LastEventID)
 
 	source := hub.Begin(id)
+	defer source.End()
 	source.Publish(progress(0.25))
 	_, body = s.next("status")
 	require.Equal(t, "running", body["phase"], "though Temporal does not know it yet")
@@ -147,7 +148,6 @@ func TestEvents(t *testing.T) {
 	source.Publish(live.News{Preview: &backend.Preview{NodeID: "1", ContentType: "image/jpeg", Data: []byte("a picture")}})
 	_, body = s.next("preview")
 	require.Equal(t, map[string]any{"node_id": "1", "content_type": "image/jpeg", "data": "YSBwaWN0dXJl"}, body)
-	source.End()
 
 	h.complete(run, []byte("first"), []byte("second"))
 	var ids []string
@@ -173,7 +173,7 @@ func TestEvents(t *testing.T) {
 	ending(h.listen("/events/"+id, headerLastEventID, ids[1]), nil)
 	ending(h.listen("/events/"+id, headerLastEventID, "another0-1"), images)
 	ending(h.listen("/events/"+id, headerLastEventID, "no such ID"), images)
-	require.Eventually(t, func() bool { return h.server.EventStreams() == 0 && len(h.server.feeds.byRun) == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.server.EventStreams() == 0 && len(h.server.feeds.byRun) == 0 }, 30*time.Second, time.Millisecond)
 }
 
 // TestEventsOfATextAndAFailure: other lists than images, and the end of a job that made nothing.

@@ -22,6 +22,7 @@ import (
 // TestEventsAreForTheOwner: by key or by the link that the owner was given, and for nobody else.
 func TestEventsAreForTheOwner(t *testing.T) {
 	h := newHarness(t)
+	h.setClock(time.Now()) // links are the same in each answer
 	accepted := h.submit(`{"workflow":` + graphJSON + `}`)
 	id, link := accepted.body["id"].(string), accepted.body["events_url"].(string)
 	require.Equal(t, link, h.do("GET", "/status/"+id, "").body["events_url"])
@@ -72,7 +73,7 @@ func TestManyListenersCostOne(t *testing.T) {
 	}
 	require.Equal(t, many, h.server.EventStreams())
 	require.Len(t, h.server.feeds.byRun, 1)
-	require.LessOrEqual(t, h.temporal.gets.Load(), int64(time.Since(began)/longPoll)+1, "long polls at Temporal, one after the other")
+	require.LessOrEqual(t, h.temporal.gets.Load(), int64(time.Since(began)/h.server.patience.poll)+1, "long polls at Temporal, one after the other")
 	source := hub.Begin(id)
 	source.Publish(progress(0.5))
 	for _, s := range all {
@@ -87,7 +88,7 @@ func TestManyListenersCostOne(t *testing.T) {
 		s.until("the end", func(kind string, _ map[string]any) bool { return kind == "done" })
 		s.ends()
 	}
-	require.Eventually(t, func() bool { return h.server.EventStreams() == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.server.EventStreams() == 0 }, 30*time.Second, time.Millisecond)
 }
 
 // TestTooManyStreams: of one tenant; another's are its own, and a stream that has ended counts no more.
@@ -103,7 +104,7 @@ func TestTooManyStreams(t *testing.T) {
 	h.listen("/events/"+theirs, "Authorization", "Bearer "+keyB)
 	h.complete(run)
 	first.until("the end", func(kind string, _ map[string]any) bool { return kind == "done" })
-	require.Eventually(t, func() bool { return h.server.EventStreams() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.server.EventStreams() == 1 }, 30*time.Second, time.Millisecond)
 	h.listen("/events/" + id).next("done")
 }
 
@@ -121,17 +122,17 @@ func rawStream(t *testing.T, h *harness, id string) *net.TCPConn {
 
 // TestStreamsThatNobodyReads are dropped, and those who read notice nothing.
 func TestStreamsThatNobodyReads(t *testing.T) {
-	h, hub := hearing(t, func(s *Server) { s.streamStall = 500 * time.Millisecond })
+	h, hub := hearing(t, func(s *Server) { s.streamStall = 3 * time.Second })
 	id, _ := h.submitted()
 	reader := h.listen("/events/" + id)
 	for range 20 {
 		rawStream(t, h, id)
 	}
-	require.Eventually(t, func() bool { return h.server.EventStreams() == 21 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.server.EventStreams() == 21 }, 30*time.Second, time.Millisecond)
 	source := hub.Begin(id)
 	defer source.End()
 	picture := live.News{Preview: &backend.Preview{NodeID: "1", ContentType: "image/png", Data: bytes.Repeat([]byte("x"), 500<<10)}}
-	for limit := time.Now().Add(30 * time.Second); h.server.EventStreams() > 1; {
+	for limit := time.Now().Add(2 * time.Minute); h.server.EventStreams() > 1; {
 		require.True(t, time.Now().Before(limit), "%d streams are left", h.server.EventStreams())
 		source.Publish(picture)
 		reader.until("a preview", func(kind string, _ map[string]any) bool { return kind == "preview" })
@@ -158,10 +159,10 @@ func TestStreamsEndWithTheServer(t *testing.T) {
 	s := h.listen("/events/" + id)
 	s.next("status")
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, h.server.Shutdown(ctx))
-	require.Less(t, time.Since(began), 10*time.Second)
+	require.Less(t, time.Since(began), 30*time.Second)
 	s.ends()
 }
 
@@ -181,7 +182,7 @@ func TestEventsByTemporalAlone(t *testing.T) {
 	beat.Update = progress(0.75).Update
 	h.beats(run, beat)
 	asked := h.temporal.describes.Load()
-	require.Eventually(t, func() bool { return h.temporal.describes.Load() >= asked+2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.temporal.describes.Load() >= asked+2 }, 30*time.Second, time.Millisecond)
 	h.temporal.fail(nil)
 	_, body = s.next("status")
 	require.Equal(t, 0.75, body["progress"].(map[string]any)["value"])

@@ -52,7 +52,7 @@ func newTunedHarness(t *testing.T, tune func(*Server), change ...func(*Options))
 		t: t, temporal: &fakeTemporal{runs: map[string]*fakeRun{}},
 		store:    &fakeStore{objects: map[string][]byte{}, sizes: map[string]int64{}, times: map[string]time.Time{}},
 		catalogs: &fakeCatalogs{}, log: &lockedBuffer{},
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 20 * time.Second},
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 2 * time.Minute},
 	}
 	log := logrus.New()
 	log.SetOutput(h.log)
@@ -78,6 +78,7 @@ func newTunedHarness(t *testing.T, tune func(*Server), change ...func(*Options))
 		}
 		return time.Now()
 	}
+	server.patience = patience{read: time.Minute, query: time.Minute, own: time.Minute, note: time.Minute, poll: time.Minute}
 	tune(server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -86,7 +87,7 @@ func newTunedHarness(t *testing.T, tune func(*Server), change ...func(*Options))
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
 		h.client.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		require.NoError(t, server.Shutdown(ctx))
 		require.NoError(t, <-served)

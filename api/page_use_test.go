@@ -206,7 +206,7 @@ func TestPageAsCode(t *testing.T) {
 		}
 	}
 	w.Click("button", "Copy")
-	w.See("#copy-code", "Copied")
+	w.See("#live", "Copied.") // the button says it, too, but for a moment only
 	w.Type(kb.Escape)
 	w.Gone("dialog")
 }

@@ -28,6 +28,15 @@ const (
 	maxWorkflowID = 1000 // Temporal's limit
 )
 
+// patience is what the server grants others; a test on a slow machine grants more.
+type patience struct {
+	read  time.Duration // readTimeout
+	query time.Duration // queryTimeout
+	own   time.Duration // queryPatience
+	note  time.Duration // noteTimeout
+	poll  time.Duration // longPoll
+}
+
 // job is a job as last read. It is shared between requests and never changed once it is read.
 type job struct {
 	id, runID, tenant string
@@ -89,7 +98,7 @@ func validWorkflowID(id string) bool {
 // read asks Temporal: the server's word by Describe and, of an open job, the workflow's own by a query. end is how
 // the run is known to have ended, nil where it is not.
 func (s *Server) read(id string, end *outcome) (*job, error) {
-	ctx, cancel := context.WithTimeout(s.life, readTimeout)
+	ctx, cancel := context.WithTimeout(s.life, s.patience.read)
 	defer cancel()
 	began := s.now()
 	described, err := s.temporal.DescribeWorkflowExecution(ctx, id, "")
@@ -149,7 +158,7 @@ func (s *Server) jobOf(info *workflow.WorkflowExecutionInfo) *job {
 
 // ownWord is what the workflow says of itself; nil where it does not in time.
 func (s *Server) ownWord(ctx context.Context, id string) *comfy.Status {
-	patience := time.NewTimer(queryPatience)
+	patience := time.NewTimer(s.patience.own)
 	defer patience.Stop()
 	answer := make(chan *comfy.Status, 1)
 	go func() { answer <- s.query(ctx, id) }()
@@ -163,7 +172,7 @@ func (s *Server) ownWord(ctx context.Context, id string) *comfy.Status {
 
 // query returns nil where the workflow does not answer, or has ended.
 func (s *Server) query(ctx context.Context, id string) *comfy.Status {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.patience.query)
 	defer cancel()
 	resp, err := s.temporal.QueryWorkflowWithOptions(ctx, &client.QueryWorkflowWithOptionsRequest{
 		WorkflowID: id, QueryType: comfy.QueryStatus, QueryRejectCondition: enums.QUERY_REJECT_CONDITION_NOT_OPEN,

@@ -194,7 +194,7 @@ func TestResultClientLeaves(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, h.store.opened.Load())
 	require.NoError(t, conn.Close())
-	require.Eventually(t, func() bool { return h.store.opened.Load() == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.store.opened.Load() == 0 }, 30*time.Second, time.Millisecond)
 }
 
 func TestClosedJobsAreBounded(t *testing.T) {

@@ -59,6 +59,7 @@ type Server struct {
 	ready      readiness
 
 	keepAlive, streamStall time.Duration
+	patience               patience
 	description            *openapi.Description
 
 	admission   *admission
@@ -91,6 +92,7 @@ func New(o Options) (*Server, error) {
 		closed: newClosedJobs(), open: newOpenJobs(), started: newOpenJobs(),
 		memory: newBudget(bodiesInMemory * o.BodyLimit), deleteWait: deleteWait, fetcher: newFetcher(&o),
 		keepAlive: keepAlive, streamStall: streamStall,
+		patience: patience{read: readTimeout, query: queryTimeout, own: queryPatience, note: noteTimeout, poll: longPoll},
 	}
 	deleted, err := lru.New[string, struct{}](maxDeleted)
 	if err != nil {

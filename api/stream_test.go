@@ -26,7 +26,7 @@ func TestResultBreaksOffVisibly(t *testing.T) {
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		require.NoError(t, resp.Body.Close())
 	}
-	require.Eventually(t, func() bool { return h.store.opened.Load() == 0 }, 5*time.Second, time.Millisecond, "closed all the same")
+	require.Eventually(t, func() bool { return h.store.opened.Load() == 0 }, 30*time.Second, time.Millisecond, "closed all the same")
 	require.Contains(t, h.log.String(), io.ErrClosedPipe.Error())
 	require.Contains(t, h.log.String(), "disk on fire")
 	require.Equal(t, 200, h.do("GET", "/healthz", "").status, "a panic in a stream ends the stream and nothing else")

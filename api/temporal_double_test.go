@@ -49,7 +49,7 @@ type fakeRun struct {
 	webhook  comfy.Webhook             // the input of a webhook's workflow
 	events   []*historypb.HistoryEvent // in place of a start with the request
 	options  client.StartWorkflowOptions
-	own      *comfy.Status // the answer of the query; nil: no worker is there
+	own      *comfy.Status // the answer of the query
 	result   comfy.Result
 	failure  error
 	ended    chan struct{}
@@ -77,6 +77,7 @@ type fakeTemporal struct {
 	counts      atomic.Int64
 	holdCount   chan struct{} // CountWorkflow waits for it, where it is set
 	hold        chan struct{} // Describe waits for it, where it is set
+	mute        bool          // there is no worker that answers a query
 	describes   atomic.Int64
 	queries     atomic.Int64
 	gets        atomic.Int64
@@ -249,11 +250,14 @@ func (f *fakeTemporal) QueryWorkflowWithOptions(ctx context.Context, q *client.Q
 		return nil, err
 	}
 	f.mu.Lock()
-	own := run.own
+	own, mute := run.own, f.mute
 	f.mu.Unlock()
-	if own == nil {
+	if mute {
 		<-ctx.Done()
 		return nil, ctx.Err()
+	}
+	if own == nil {
+		return nil, serviceerror.NewQueryFailed("unknown")
 	}
 	payloads, err := converter.GetDefaultDataConverter().ToPayloads(own)
 	if err != nil {

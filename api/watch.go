@@ -61,7 +61,7 @@ func (w *watches) follow(j *job, one *watch) {
 		// Canceled in time rather than given a deadline: Temporal ends a long poll a second before the
 		// caller's deadline, and in that second the SDK would ask again and again without a pause.
 		slice, done := context.WithCancel(w.s.draining)
-		timer := time.AfterFunc(longPoll, done)
+		timer := time.AfterFunc(w.s.patience.poll, done)
 		end := w.s.outcome(slice, j.id, j.runID)
 		early := slice.Err() == nil
 		timer.Stop()

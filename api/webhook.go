@@ -97,7 +97,7 @@ func (s *Server) ownWebhook(c *fiber.Ctx) (*job, *webhookLog, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithTimeout(s.life, readTimeout)
+	ctx, cancel := context.WithTimeout(s.life, s.patience.read)
 	defer cancel()
 	request, err := s.givenTo(ctx, j)
 	if err != nil {

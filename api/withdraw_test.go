@@ -76,8 +76,8 @@ func TestAJobThatNobodyKnowsIsCanceled(t *testing.T) {
 	require.Contains(t, a.body["error"], "Nothing was accepted")
 	require.False(t, h.canceled(h.only()))
 	h.back()
-	require.Eventually(t, func() bool { return h.canceled(h.only()) }, 5*time.Second, time.Millisecond)
-	require.Eventually(t, func() bool { return !h.server.withdrawals.some() }, 5*time.Second, time.Millisecond, "it is looked for no longer")
+	require.Eventually(t, func() bool { return h.canceled(h.only()) }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !h.server.withdrawals.some() }, 30*time.Second, time.Millisecond, "it is looked for no longer")
 }
 
 // TestAPausedJobThatNobodyKnowsIsCanceled: an operator has paused it before it was found.
@@ -87,7 +87,7 @@ func TestAPausedJobThatNobodyKnowsIsCanceled(t *testing.T) {
 	run := h.only()
 	h.change(run, func() { run.info.Status = enums.WORKFLOW_EXECUTION_STATUS_PAUSED })
 	h.back()
-	require.Eventually(t, func() bool { return !h.server.withdrawals.some() }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !h.server.withdrawals.some() }, 30*time.Second, time.Millisecond)
 	require.True(t, h.canceled(run))
 }
 
@@ -100,13 +100,13 @@ func TestAJobThatStartsLate(t *testing.T) {
 	h.temporal.startErr = nil
 	seen := h.temporal.describes.Load()
 	h.temporal.mu.Unlock()
-	require.Eventually(t, func() bool { return h.temporal.describes.Load() > seen+2 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.temporal.describes.Load() > seen+2 }, 30*time.Second, time.Millisecond)
 	missing := h.server.withdrawals.snapshot()
 	require.Len(t, missing, 1)
 	for id := range missing {
 		h.temporal.set(id, newRun(id, "ComfyUIWorkflow"))
 	}
-	require.Eventually(t, func() bool { return h.canceled(h.only()) }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return h.canceled(h.only()) }, 30*time.Second, time.Millisecond)
 }
 
 // TestAJobThatEndedBeforeItWasFound is left as it is.
@@ -115,7 +115,7 @@ func TestAJobThatEndedBeforeItWasFound(t *testing.T) {
 	h.requireError(h.lost(), 503, CodeUnavailable)
 	h.finish(h.only(), enums.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	h.back()
-	require.Eventually(t, func() bool { return !h.server.withdrawals.some() }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !h.server.withdrawals.some() }, 30*time.Second, time.Millisecond)
 	require.False(t, h.canceled(h.only()))
 }
 
