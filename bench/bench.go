@@ -26,7 +26,7 @@ var (
 	whole = scale{Pairs: 30, Submissions: 200, Burst: 200, Big: 1000, Poll: 5 * time.Second, Rest: 5 * time.Second,
 		Images: 20, Pixels: 1024, Queued: 20, Waiting: 1000, Held: 50, Growth: []int{1, 10, 100, 1000}, Probes: 20, Deadline: 15 * time.Minute}
 	quick = scale{Pairs: 2, Submissions: 10, Burst: 24, Poll: 200 * time.Millisecond, Rest: 200 * time.Millisecond,
-		Images: 3, Pixels: 256, Queued: 3, Waiting: 64, Held: 4, Growth: []int{1, 4}, Probes: 3, Deadline: time.Minute}
+		Images: 3, Pixels: 256, Queued: 3, Waiting: 64, Held: 4, Growth: []int{1, 4}, Probes: 3, Deadline: 5 * time.Minute}
 )
 
 // conns is how many connections a load has.

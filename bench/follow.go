@@ -10,7 +10,7 @@ import (
 // asking, to see whether that was true.
 const (
 	pollEvery = 5 * time.Millisecond
-	patience  = 10 * time.Second
+	patience  = time.Minute
 )
 
 // handed is what became of one job.

@@ -77,7 +77,7 @@ func TestF06LostThreeTimes(t *testing.T) {
 	w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+s.URL)
 	id := w.submit(noise(1))
 	for n := range 3 {
-		require.Eventually(t, func() bool { return s.TotalRuns() == n+1 }, time.Minute, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return s.TotalRuns() == n+1 }, 5*time.Minute, 10*time.Millisecond)
 		w.phase(id, func(e *Event) bool { return e.Body["phase"] == "running" && e.Body["attempts"] == float64(n+1) }, "it runs")
 		s.Restart()
 	}
@@ -95,7 +95,7 @@ func TestF06AnotherServer(t *testing.T) {
 	held := map[*fakecomfy.Server]*fakecomfy.Gate{one: one.Hold("EmptyImage"), two: two.Hold("EmptyImage")}
 	w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+one.URL+","+two.URL)
 	id := w.submit(noise(1))
-	require.Eventually(t, func() bool { return one.TotalRuns()+two.TotalRuns() == 1 }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return one.TotalRuns()+two.TotalRuns() == 1 }, 5*time.Minute, 10*time.Millisecond)
 	has, other := one, two
 	if two.TotalRuns() == 1 {
 		has, other = two, one
@@ -126,7 +126,7 @@ func TestF07QueueWiped(t *testing.T) {
 	for i := range 4 {
 		ids = append(ids, w.submit(noise(i+2)))
 	}
-	require.Eventually(t, func() bool { return s.Waiting() > 0 }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.Waiting() > 0 }, 5*time.Minute, 10*time.Millisecond)
 	waiting := s.Waiting()
 	s.Restart()
 	w.fired(s.TotalRuns() >= 1 && waiting > 0, fmt.Sprintf("ComfyUI restarted with one prompt running and %d waiting", waiting))
@@ -184,7 +184,7 @@ func TestF03LocalKilled(t *testing.T) {
 	w.recovered("all-in-one with a ComfyUI of its own killed, ComfyUI lives", killed, on)
 	w.check()
 	p.signal(syscall.SIGTERM)
-	require.Eventually(t, func() bool { return dead(pid) }, 15*time.Second, 50*time.Millisecond, "it stops with us")
+	require.Eventually(t, func() bool { return dead(pid) }, 2*time.Minute, 50*time.Millisecond, "it stops with us")
 }
 
 // TestF03LocalStopped: comfyd stops its ComfyUI with itself, and grants what runs there some time first. Without it the

@@ -68,7 +68,7 @@ func (w *world) nearItsEnd(id string, ended bool) {
 	require.Eventually(w.t, func() bool {
 		e := w.status(id)
 		return e.Code == http.StatusOK || (!ended && e.Body["phase"] == "collecting")
-	}, 2*time.Minute, 5*time.Millisecond)
+	}, 5*time.Minute, 5*time.Millisecond)
 }
 
 // TestF17CancelQueuedAndRunning cancels a job that waits and one that runs: the one takes no GPU time, the other is

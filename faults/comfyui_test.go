@@ -107,7 +107,7 @@ func (h *hold) at(t *testing.T) {
 	t.Helper()
 	select {
 	case <-h.reached:
-	case <-time.After(2 * time.Minute):
+	case <-time.After(5 * time.Minute):
 		t.Fatal("nobody came to the door")
 	}
 }

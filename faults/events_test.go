@@ -111,7 +111,7 @@ func TestF24EventsThatNobodyReads(t *testing.T) {
 	w.gpu = doubles{s}
 	s.Previews(true)
 	s.PreviewSize(256)
-	s.Step(20 * time.Millisecond)
+	s.Step(60 * time.Millisecond)
 	p := w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+s.URL)
 	id := w.submit(`{"1":{"class_type":"EmptyChromaRadianceLatentImage","inputs":{"width":4096,"height":4096,"batch_size":1}},
 		"2":{"class_type":"VAELoader","inputs":{"vae_name":"pixel_space"}},
@@ -127,7 +127,7 @@ func TestF24EventsThatNobodyReads(t *testing.T) {
 		require.NoError(t, c.(*net.TCPConn).SetReadBuffer(4<<10))
 		require.True(t, writes(c, "GET /events/"+id+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+aliceSecret+"\r\n\r\n"))
 		go func() {
-			for time.Since(began) < 90*time.Second {
+			for time.Since(began) < 4*time.Minute {
 				<-time.After(time.Second)
 				if reset(c) {
 					break
@@ -152,7 +152,7 @@ func TestF24EventsThatNobodyReads(t *testing.T) {
 		require.NotEqual(t, client.EventDone, e.Kind, "%d streams are left after %s", left, time.Since(began))
 	}
 	w.fired(true, fmt.Sprintf("%d event streams that nobody reads, all dropped within %.0f s", unread, longest.Seconds()))
-	require.Less(t, longest, 80*time.Second)
+	require.Less(t, longest, 200*time.Second)
 	t.Logf("meanwhile one that is read had %d previews in %s", previews, time.Since(began))
 	require.Equal(t, http.StatusAccepted, w.alice.Do(t.Context(), "POST", "/cancel/"+id, id, json.RawMessage(`{}`), nil).Code)
 	w.fails(id, "canceled")

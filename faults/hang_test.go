@@ -29,7 +29,7 @@ func TestF08SilentSocket(t *testing.T) {
 			id := w.submit(noise(1))
 			gate.Reached()
 			if name == "breaks" {
-				require.Eventually(t, func() bool { return s.Sockets() > 0 }, time.Minute, 10*time.Millisecond)
+				require.Eventually(t, func() bool { return s.Sockets() > 0 }, 5*time.Minute, 10*time.Millisecond)
 				s.CloseSockets()
 			}
 			w.fired(name != "refused" || s.Sockets() == 0, "the socket is "+name)
@@ -60,20 +60,20 @@ func TestF09Hangs(t *testing.T) {
 				other.Kill() // so that the first one gets the job
 				urls += "," + other.URL
 			}
-			w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+urls, "COMFYD_STALL_TIMEOUT=5s")
+			w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+urls, "COMFYD_STALL_TIMEOUT=10s")
 			id := w.submit(noise(1))
 			gate.Reached()
 			hung := time.Now()
 			if !alone {
 				other.Start()
 			}
-			require.Eventually(t, func() bool { return len(s.Interrupts()) > 0 }, time.Minute, 50*time.Millisecond, "the prompt is interrupted")
+			require.Eventually(t, func() bool { return len(s.Interrupts()) > 0 }, 5*time.Minute, 50*time.Millisecond, "the prompt is interrupted")
 			w.fired(true, "no sign of life for COMFYD_STALL_TIMEOUT")
 			if alone {
 				require.Eventually(t, func() bool {
 					return w.alice.Do(t.Context(), "GET", "/readyz", "", nil, nil).Code == http.StatusServiceUnavailable
 				},
-					time.Minute, 100*time.Millisecond, "the server is put aside")
+					5*time.Minute, 100*time.Millisecond, "the server is put aside")
 				gate.Open()
 				hung = time.Now()
 			}

@@ -170,7 +170,7 @@ func TestManyWaitForABackend(t *testing.T) {
 	s.Stop()
 	require.Eventually(t, func() bool {
 		return w.alice.Do(context.Background(), "GET", "/readyz", "", nil, nil).Code == http.StatusServiceUnavailable
-	}, time.Minute, 50*time.Millisecond, "the backend is away")
+	}, 5*time.Minute, 50*time.Millisecond, "the backend is away")
 	var ids []string
 	var first, all time.Duration
 	before := p.resident()

@@ -20,7 +20,9 @@ func TestF05AllInOneKilledUnderLoad(t *testing.T) {
 	w, d := newWorld(t), newDoor(t)
 	w.gpu = d
 	p := w.serve("COMFYD_BACKEND=url", "COMFYUI_URLS="+d.URL)
+	view := d.hold("/view")
 	ids := w.load(n)
+	view.at(t)
 	killed := time.Now()
 	p.kill()
 	w.fired(w.gone(), "kill -9 of comfyd with jobs in flight")
@@ -33,6 +35,7 @@ func TestF05AllInOneKilledUnderLoad(t *testing.T) {
 		}
 	}
 	w.fired(open > n/4, "many jobs were still open after the restart")
+	view.let()
 	for _, id := range ids {
 		require.Equal(t, "COMPLETED", w.finish(id)["status"])
 	}
@@ -87,7 +90,7 @@ func TestF05TemporalKilled(t *testing.T) {
 	back := time.Now()
 	temporald.launch()
 	require.Eventually(t, func() bool { return w.send(job{graph: noise(1), key: "during the outage"}).Code == http.StatusAccepted },
-		time.Minute, 100*time.Millisecond, "jobs are taken again")
+		5*time.Minute, 100*time.Millisecond, "jobs are taken again")
 	up := time.Since(back)
 	for _, id := range ids {
 		require.Equal(t, "COMPLETED", w.finish(id)["status"])

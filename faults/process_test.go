@@ -84,7 +84,7 @@ func (p *process) launch() {
 		require.False(p.t, dead(p.cmd.Process.Pid), "%s has ended at its start", p.name)
 		raw, err := os.ReadFile(p.log)
 		return err == nil && bytes.Contains(raw[p.seen:], []byte("\nTemporal ")) || bytes.HasPrefix(raw[p.seen:], []byte("Temporal "))
-	}, time.Minute, 20*time.Millisecond, "%s comes up", p.name)
+	}, 5*time.Minute, 20*time.Millisecond, "%s comes up", p.name)
 }
 
 // start is launch, and the API is ready.
@@ -97,7 +97,7 @@ func (p *process) start() {
 	c := &Client{URL: p.url, Tenant: "nobody", History: &History{}}
 	require.Eventually(p.t, func() bool {
 		return c.Do(context.Background(), "GET", "/readyz", "", nil, nil).Code == 200
-	}, 2*time.Minute, 50*time.Millisecond, "%s becomes ready", p.name)
+	}, 5*time.Minute, 50*time.Millisecond, "%s becomes ready", p.name)
 }
 
 func (p *process) alive() bool { return p.cmd != nil }

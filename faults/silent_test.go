@@ -48,11 +48,11 @@ func TestF05TemporalFallsSilent(t *testing.T) {
 		e := w.send(keyed)
 		id = e.Job
 		return e.Code == http.StatusAccepted
-	}, time.Minute, 100*time.Millisecond, "the same key finds the job, or starts it")
+	}, 5*time.Minute, 100*time.Millisecond, "the same key finds the job, or starts it")
 
 	// Temporal held the starts in its socket, and took them when it woke up. Those that nobody knows end by themselves
 	// while the double still holds every job: none has ended because it has run.
-	c, err := w.dial()
+	c, err := w.dial(time.Minute)
 	require.NoError(t, err)
 	defer c.Close()
 	require.Eventually(t, func() bool {
@@ -62,7 +62,7 @@ func TestF05TemporalFallsSilent(t *testing.T) {
 			}
 		}
 		return true
-	}, time.Minute, 200*time.Millisecond, "only the jobs that a client knows are open")
+	}, 5*time.Minute, 200*time.Millisecond, "only the jobs that a client knows are open")
 	said := api.said()
 	unknown := strings.Count(said, "Temporal did not say whether it has taken this job")
 	w.fired(unknown > 0, "starts had no answer")

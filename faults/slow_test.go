@@ -91,7 +91,7 @@ func TestF24SlowClients(t *testing.T) {
 		slowest = max(slowest, d)
 	}
 	t.Logf("%d submissions meanwhile, the slowest took %s", len(took), slowest)
-	require.Less(t, slowest, 2*time.Second)
+	require.Less(t, slowest, 10*time.Second)
 	w.check()
 }
 

@@ -42,7 +42,7 @@ func startS3(t *testing.T) string {
 			res.Body.Close()
 		}
 		return err == nil
-	}, 20*time.Second, 50*time.Millisecond, "the S3 server comes up")
+	}, 2*time.Minute, 50*time.Millisecond, "the S3 server comes up")
 	return addr
 }
 

@@ -18,8 +18,8 @@ import (
 	"github.com/comfyd/comfyd/comfy"
 )
 
-func (w *world) dial() (client.Client, error) {
-	ctx, done := context.WithTimeout(context.Background(), time.Second)
+func (w *world) dial(limit time.Duration) (client.Client, error) {
+	ctx, done := context.WithTimeout(context.Background(), limit)
 	defer done()
 	return client.DialContext(ctx, client.Options{HostPort: w.temporal, Logger: log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))})
 }
@@ -28,10 +28,10 @@ func (w *world) dial() (client.Client, error) {
 // canceled.
 func (w *world) temporalSays(ids []string) (histories map[string][]byte, jobs, withdrawn int) {
 	w.t.Helper()
-	c, err := w.dial()
+	c, err := w.dial(time.Minute)
 	require.NoError(w.t, err)
 	defer c.Close()
-	ctx, done := context.WithTimeout(context.Background(), time.Minute)
+	ctx, done := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer done()
 	histories = map[string][]byte{}
 	for _, id := range w.sample(ids) {
@@ -51,7 +51,7 @@ func (w *world) temporalSays(ids []string) (histories map[string][]byte, jobs, w
 		require.NoError(w.t, err)
 		jobs = int(r.GetCount())
 		return jobs >= len(ids)
-	}, 20*time.Second, 100*time.Millisecond, "Temporal lists the jobs")
+	}, 5*time.Minute, 100*time.Millisecond, "Temporal lists the jobs")
 	for _, status := range w.strangers(ctx, c, ids) {
 		if status == enums.WORKFLOW_EXECUTION_STATUS_CANCELED {
 			withdrawn++
@@ -63,7 +63,7 @@ func (w *world) temporalSays(ids []string) (histories map[string][]byte, jobs, w
 // strangers are jobs that run or were canceled, and that no client knows. It gives those that run the time to end.
 func (w *world) strangers(ctx context.Context, c client.Client, ids []string) map[string]enums.WorkflowExecutionStatus {
 	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; <-time.After(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; <-time.After(100 * time.Millisecond) {
 		found, open := map[string]enums.WorkflowExecutionStatus{}, false
 		r, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{PageSize: 1000,
 			Query: "WorkflowType = '" + comfy.WorkflowName + "' AND ExecutionStatus IN ('Running', 'Canceled')"})
@@ -104,7 +104,7 @@ func (w *world) follows(id string, moment time.Time) time.Duration {
 	require.Eventually(w.t, func() bool {
 		var err error
 		if c == nil {
-			if c, err = w.dial(); err != nil {
+			if c, err = w.dial(time.Second); err != nil {
 				c = nil
 				return false
 			}
@@ -116,7 +116,7 @@ func (w *world) follows(id string, moment time.Time) time.Duration {
 			return false
 		}
 		return a == nil || (a.GetState() == enums.PENDING_ACTIVITY_STATE_STARTED && a.GetLastHeartbeatTime().AsTime().After(moment))
-	}, 2*time.Minute, 50*time.Millisecond, "somebody goes on with job %s", id)
+	}, 5*time.Minute, 50*time.Millisecond, "somebody goes on with job %s", id)
 	c.Close()
 	return time.Since(moment)
 }

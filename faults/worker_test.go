@@ -63,7 +63,7 @@ func (p *process) start2(w *world) {
 	w.t.Helper()
 	require.Eventually(w.t, func() bool {
 		return (&Client{URL: p.url, History: &History{}}).Do(context.Background(), http.MethodGet, "/readyz", "", nil, nil).Code == http.StatusOK
-	}, time.Minute, 50*time.Millisecond, "the API sees a worker's backend")
+	}, 5*time.Minute, 50*time.Millisecond, "the API sees a worker's backend")
 }
 
 // TestF03WorkerKilled kills the worker alone, and another one, or its own next start, goes on with the prompt.
@@ -111,7 +111,7 @@ func TestF03CanceledBeforeAnybodyFollowsAgain(t *testing.T) {
 	p.start()
 	e := w.alice.Do(t.Context(), "POST", "/cancel/"+id, id, nil, nil)
 	require.Equal(t, 202, e.Code, "%v", e.Body)
-	require.Eventually(t, func() bool { return len(s.Interrupts()) > 0 }, time.Minute, 20*time.Millisecond, "the prompt is interrupted")
+	require.Eventually(t, func() bool { return len(s.Interrupts()) > 0 }, 5*time.Minute, 20*time.Millisecond, "the prompt is interrupted")
 	gate.Open()
 	w.fails(id, "canceled")
 	require.Equal(t, 1, s.TotalRuns())

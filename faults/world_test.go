@@ -71,7 +71,7 @@ func beside(t *testing.T) {
 // newLoneWorld is for a test that others would disturb: at the real ComfyUI, which they share, or in what it measures.
 func newLoneWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), history: &History{}, within: 4 * time.Minute, every: 1, owners: map[string]*Client{}, secrets: map[string][]byte{
+	w := &world{t: t, dir: t.TempDir(), history: &History{}, within: 15 * time.Minute, every: 1, owners: map[string]*Client{}, secrets: map[string][]byte{
 		"the API key of alice": []byte(aliceSecret), "the API key of bob": []byte(bobSecret), "the signing key": []byte(signingKey),
 	}}
 	for _, d := range []string{"data", "logs", "home", "tmp", "cwd"} {
@@ -233,7 +233,7 @@ func (w *world) phase(id string, is func(*Event) bool, what string) {
 		e := w.status(id)
 		require.False(w.t, ended(e.State()), "job %s ended too early: %v", id, e.Body)
 		return is(e)
-	}, 2*time.Minute, 20*time.Millisecond, "job %s: %s", id, what)
+	}, 10*time.Minute, 20*time.Millisecond, "job %s: %s", id, what)
 }
 
 // finish polls a job to its end.

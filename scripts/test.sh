@@ -87,7 +87,7 @@ mkdir "$work/other"
 start_comfyui "$COMFYD_TEST_COMFYUI_DIR" "$other" "$work/other"
 comfyuis+=("$comfyui_pid")
 wait_for "http://127.0.0.1:$other/system_stats" 300 "$comfyui_pid" || { cat "$work/other/log"; echo "the second ComfyUI did not start"; exit 1; }
-beside "faults, the fast rows" env COMFYD_TEST_COMFYUI="http://127.0.0.1:$other" go test -short -parallel 4 -timeout 20m ./faults
+beside "faults, the fast rows" env COMFYD_TEST_COMFYUI="http://127.0.0.1:$other" go test -short -parallel 4 -timeout 40m ./faults
 stage "tests with the embedded Temporal server"
 go test -timeout 40m $(go list ./... | grep -E "$linked" | grep -v '/faults$')
 joined "faults, the fast rows"

@@ -88,6 +88,6 @@ func (a *api) finishAll(r answer) map[any]bool {
 	require.Eventually(a.t, func() bool {
 		listed := a.do("GET", "/jobs?metadata="+url.QueryEscape(label)+"&status=COMPLETED", nil)
 		return len(listed.body["jobs"].([]any)) == len(jobs)
-	}, 20*time.Second, 200*time.Millisecond)
+	}, 2*time.Minute, 200*time.Millisecond)
 	return pictures
 }

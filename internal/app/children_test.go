@@ -102,7 +102,7 @@ func (f *family) run(id, before string) (run string) {
 		d, err := f.c.DescribeWorkflowExecution(f.t.Context(), id, "")
 		run = d.GetWorkflowExecutionInfo().GetExecution().GetRunId()
 		return err == nil && run != before
-	}, 30*time.Second, 20*time.Millisecond)
+	}, 2*time.Minute, 20*time.Millisecond)
 	return run
 }
 
@@ -122,7 +122,6 @@ func (f *family) prompts() (ids []string) {
 // TestParentClosePolicy: whatever a parent asks for, no GPU works for nobody.
 func TestParentClosePolicy(t *testing.T) {
 	f := newFamily(t, nil)
-	f.comfy.Step(time.Millisecond)
 	for name, c := range map[string]struct {
 		policy       enums.ParentClosePolicy
 		status, code string
@@ -132,9 +131,13 @@ func TestParentClosePolicy(t *testing.T) {
 		"ABANDON":        {enums.PARENT_CLOSE_POLICY_ABANDON, "COMPLETED", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			f.comfy.Step(10 * time.Millisecond)
+			if c.code == "" { // it runs to its end
+				f.comfy.Step(time.Millisecond)
+			}
 			before := len(f.comfy.Interrupts())
 			run := f.start(order{ID: name, Request: input(t, comfy.Request{Workflow: ticking(len(name))}), Policy: c.policy})
-			require.Eventually(t, func() bool { return f.do("GET", "/status/"+name, nil).body["phase"] == "running" }, 30*time.Second, 20*time.Millisecond)
+			require.Eventually(t, func() bool { return f.do("GET", "/status/"+name, nil).body["phase"] == "running" }, 2*time.Minute, 20*time.Millisecond)
 			require.NoError(t, f.c.TerminateWorkflow(t.Context(), run.GetID(), "", "the parent ends"))
 			end := f.finish(name)
 			require.Equal(t, c.status, end["status"], "%v", end)
@@ -154,7 +157,7 @@ func TestRetriesOfAParent(t *testing.T) {
 	f := newFamily(t, nil)
 	t.Run("what comfyd is to blame for", func(t *testing.T) {
 		f.comfy.Stop()
-		require.Eventually(t, func() bool { return f.do("GET", "/readyz", nil).code == http.StatusServiceUnavailable }, time.Minute, 50*time.Millisecond)
+		require.Eventually(t, func() bool { return f.do("GET", "/readyz", nil).code == http.StatusServiceUnavailable }, 2*time.Minute, 50*time.Millisecond)
 		run := f.start(order{ID: "again", Request: input(t, comfy.Request{Workflow: graph(201, "again"), StartTimeoutSeconds: 1}), Retries: 20})
 		first := f.run("again", "")
 		second := f.run("again", first)

@@ -64,7 +64,7 @@ func TestCommandLine(t *testing.T) {
 	require.Eventually(t, func() bool {
 		out, _ = run(0, "jobs", "--status", "completed", "--metadata", "shot=7", "--since", "1h", "--quiet")
 		return out == id+"\n"
-	}, 30*time.Second, 100*time.Millisecond)
+	}, 2*time.Minute, 100*time.Millisecond)
 	out, _ = run(0, "jobs")
 	require.Len(t, strings.Split(strings.TrimSpace(out), "\n"), 4, "a title, and three jobs:\n%s", out)
 	out, _ = run(0, "__complete", "outputs", id[:8])

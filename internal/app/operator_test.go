@@ -24,7 +24,7 @@ func TestTerminatedInTheTemporalUI(t *testing.T) {
 	require.Equal(t, "FAILED", status["status"])
 	require.Equal(t, "internal", status["code"], "%v", status)
 	require.Contains(t, status["error"], "terminated by an operator")
-	require.Eventually(t, func() bool { return len(s.Interrupts()) > 0 }, 30*time.Second, 20*time.Millisecond, "nothing runs on")
+	require.Eventually(t, func() bool { return len(s.Interrupts()) > 0 }, 2*time.Minute, 20*time.Millisecond, "nothing runs on")
 	gate.Open()
 	require.Equal(t, status, a.finish(id))
 }

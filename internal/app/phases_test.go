@@ -105,7 +105,7 @@ func (d *double) until(id, phase string) {
 	require.Eventually(d.t, func() bool {
 		last = d.do("GET", "/status/"+id, nil).body["phase"]
 		return last == phase
-	}, 30*time.Second, 20*time.Millisecond, "phase %s", phase)
+	}, 2*time.Minute, 20*time.Millisecond, "phase %s", phase)
 }
 
 // ticking is a graph that runs for seconds on the double, and can be interrupted.
@@ -122,7 +122,7 @@ func phases() map[string]func(d *double) (id string, undo func()) {
 	return map[string]func(d *double) (string, func()){
 		"warming": func(d *double) (string, func()) {
 			d.comfy.Stop()
-			require.Eventually(d.t, func() bool { return d.do("GET", "/readyz", nil).code == 503 }, time.Minute, 100*time.Millisecond)
+			require.Eventually(d.t, func() bool { return d.do("GET", "/readyz", nil).code == 503 }, 2*time.Minute, 100*time.Millisecond)
 			id := d.submit(map[string]any{"workflow": graph(31, "warming")})
 			d.until(id, "warming")
 			return id, d.comfy.Start
@@ -176,7 +176,7 @@ func phases() map[string]func(d *double) (id string, undo func()) {
 // rest waits until the double has nothing to do, and says how often it has run prompts.
 func (d *double) rest() int {
 	d.t.Helper()
-	require.Eventually(d.t, func() bool { return d.comfy.Idle() }, 30*time.Second, 20*time.Millisecond, "the double rests")
+	require.Eventually(d.t, func() bool { return d.comfy.Idle() }, 2*time.Minute, 20*time.Millisecond, "the double rests")
 	return d.comfy.TotalRuns()
 }
 

@@ -70,7 +70,7 @@ func scrape(t *testing.T, key string, api, worker string) *prometheus {
 		}
 		res.Body.Close()
 		return res.StatusCode == 200
-	}, time.Minute, 50*time.Millisecond, "Prometheus starts")
+	}, 2*time.Minute, 50*time.Millisecond, "Prometheus starts")
 	return p
 }
 
@@ -124,7 +124,7 @@ func (p *prometheus) sum(expr string) float64 {
 // until waits until an expression has a value for which ok holds.
 func (p *prometheus) until(expr string, ok func(float64) bool) {
 	p.t.Helper()
-	require.Eventually(p.t, func() bool { return ok(p.sum(expr)) }, time.Minute, 200*time.Millisecond, expr)
+	require.Eventually(p.t, func() bool { return ok(p.sum(expr)) }, 2*time.Minute, 200*time.Millisecond, expr)
 }
 
 func is(want float64) func(float64) bool { return func(v float64) bool { return v == want } }

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/api/proxy"
-	"go.temporal.io/api/workflowservice/v1"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -82,13 +82,15 @@ func TestHistoryHoldsNoBytes(t *testing.T) {
 	running := d.submit(map[string]any{"workflow": ticking(1)})
 	d.until(running, "running")
 
-	list, err := d.temporal().ListWorkflow(t.Context(), &workflowservice.ListWorkflowExecutionsRequest{Query: "WorkflowType = '" + comfy.WorkflowName + "'"})
-	require.NoError(t, err)
-	require.Len(t, list.GetExecutions(), 7)
+	var list []*workflowpb.WorkflowExecutionInfo
+	require.Eventually(t, func() bool { // lists come a little later than what they list
+		list = d.executions("WorkflowType = '" + comfy.WorkflowName + "'")
+		return len(list) == 7
+	}, 2*time.Minute, 50*time.Millisecond)
 	raw, err := json.Marshal(links)
 	require.NoError(t, err)
 	require.Contains(t, string(raw), "signature=")
-	for _, e := range list.GetExecutions() {
+	for _, e := range list {
 		r := d.record(e.GetExecution().GetWorkflowId())
 		for _, p := range r.payloads {
 			require.Equal(t, "json/plain", string(p.GetMetadata()["encoding"]), "a person can read it")

@@ -167,11 +167,11 @@ func (e *ends) away() {
 func (e *ends) told() {
 	r := newHookReceiver(e.t)
 	r.secret = e.do("GET", "/webhooks/secret", nil).body["secrets"].([]any)[0].(string)
-	r.be(true)
+	open := r.shut()
 	id := e.job("told", map[string]any{"workflow": graph(30, "replay"), "webhook_url": r.URL})
 	e.is(id, 1, "COMPLETED", "")
 	r.tried(id, 1)
-	r.be(false)
+	open()
 	r.told(id, 1)
 	e.webhookIs(id, "delivered")
 	e.ids["webhook"] = comfy.WebhookWorkflowID(id)

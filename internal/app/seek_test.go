@@ -28,7 +28,7 @@ func TestAttemptThatSearchesLives(t *testing.T) {
 	w := worker.New(c, "seekers", worker.Options{})
 	seek := func(ctx workflow.Context, in activities.PromptInput) (*activities.Prompted, error) {
 		ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-			TaskQueue: comfy.PromptTaskQueue(in.Placement.Pool.Name), ScheduleToCloseTimeout: time.Minute, HeartbeatTimeout: 5 * time.Second,
+			TaskQueue: comfy.PromptTaskQueue(in.Placement.Pool.Name), ScheduleToCloseTimeout: time.Minute, HeartbeatTimeout: 7 * time.Second,
 			RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 1},
 		})
 		var out *activities.Prompted
@@ -52,7 +52,7 @@ func TestAttemptThatSearchesLives(t *testing.T) {
 	require.NoError(t, err)
 	var out *activities.Prompted
 	require.NoError(t, run.Get(ctx, &out))
-	require.Greater(t, time.Since(began), 5*time.Second, "the search took longer than a heartbeat may")
+	require.Greater(t, time.Since(began), 7*time.Second, "the search took longer than a heartbeat may")
 	require.Equal(t, 1, here.TotalRuns())
 	require.Len(t, here.Posted(), 1)
 }

@@ -59,7 +59,7 @@ func TestAnOlderDataFolder(t *testing.T) {
 		require.Eventually(t, func() bool {
 			r, err := now.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Query: query})
 			return err == nil && r.GetCount() == want
-		}, 10*time.Second, 20*time.Millisecond, query)
+		}, 2*time.Minute, 20*time.Millisecond, query)
 	}
 	require.Len(t, a.do("GET", "/jobs", nil).body["jobs"], 2)
 }

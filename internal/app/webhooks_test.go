@@ -11,6 +11,7 @@ import (
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflow/v1"
@@ -26,22 +27,21 @@ type hookReceiver struct {
 	secret string
 
 	mu     sync.Mutex
-	down   bool
+	closed chan struct{}               // until it is, the first attempt of each job is refused, and others wait; nil: none
 	bodies map[string][]map[string]any // by the job
 	ids    map[string]map[string]bool  // of messages, by the job
-	tries  map[string]int              // also while it is down
+	last   map[string]string           // message, by the job
+	tries  map[string]int              // also those that are refused
 }
 
 func newHookReceiver(t *testing.T) *hookReceiver {
-	r := &hookReceiver{t: t, bodies: map[string][]map[string]any{}, ids: map[string]map[string]bool{}, tries: map[string]int{}}
+	r := &hookReceiver{t: t, bodies: map[string][]map[string]any{}, ids: map[string]map[string]bool{}, last: map[string]string{}, tries: map[string]int{}}
 	r.Server = httptest.NewServer(http.HandlerFunc(r.serve))
 	t.Cleanup(r.Close)
 	return r
 }
 
 func (r *hookReceiver) serve(w http.ResponseWriter, q *http.Request) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	raw, _ := io.ReadAll(q.Body)
 	var body map[string]any
 	verifier, err := standardwebhooks.NewWebhook(r.secret)
@@ -55,13 +55,25 @@ func (r *hookReceiver) serve(w http.ResponseWriter, q *http.Request) {
 		r.t.Errorf("a message that is none: %v", err)
 		return
 	}
-	id := body["data"].(map[string]any)["id"].(string)
+	id, message := body["data"].(map[string]any)["id"].(string), q.Header.Get("webhook-id")
+	r.mu.Lock()
 	r.tries[id]++
+	first, closed := r.tries[id] == 1, r.closed
 	if r.ids[id] == nil {
 		r.ids[id] = map[string]bool{}
 	}
-	r.ids[id][q.Header.Get("webhook-id")] = true
-	if r.down {
+	r.ids[id][message], r.last[id] = true, message
+	r.mu.Unlock()
+	if closed != nil && !first {
+		select {
+		case <-closed:
+		case <-q.Context().Done():
+			return
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if closed != nil && first || r.last[id] != message { // what has given way to another message waited in vain
 		w.WriteHeader(http.StatusInternalServerError)
 		_, _ = io.WriteString(w, "not today")
 		return
@@ -69,10 +81,21 @@ func (r *hookReceiver) serve(w http.ResponseWriter, q *http.Request) {
 	r.bodies[id] = append(r.bodies[id], body)
 }
 
-func (r *hookReceiver) be(down bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.down = down
+// shut refuses the first attempt of each job, and holds the others until open is called.
+func (r *hookReceiver) shut() (open func()) {
+	closed := make(chan struct{})
+	set := func(c chan struct{}) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.closed = c
+	}
+	set(closed)
+	open = sync.OnceFunc(func() {
+		set(nil)
+		close(closed)
+	})
+	r.t.Cleanup(open)
+	return open
 }
 
 // told are the messages about a job, once there are so many.
@@ -83,7 +106,7 @@ func (r *hookReceiver) told(id string, n int) (bodies []map[string]any) {
 		defer r.mu.Unlock()
 		bodies = r.bodies[id]
 		return len(bodies) >= n
-	}, time.Minute, 20*time.Millisecond, "%d messages about %s", n, id)
+	}, 2*time.Minute, 20*time.Millisecond, "%d messages about %s", n, id)
 	require.Len(r.t, bodies, n)
 	return bodies
 }
@@ -94,7 +117,7 @@ func (r *hookReceiver) tried(id string, n int) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return r.tries[id] >= n
-	}, time.Minute, 20*time.Millisecond, "%d attempts about %s", n, id)
+	}, 2*time.Minute, 20*time.Millisecond, "%d attempts about %s", n, id)
 }
 
 // messages is how many different ones there were.
@@ -109,7 +132,7 @@ func (a *api) webhookIs(id, state string) (log map[string]any) {
 	require.Eventually(a.t, func() bool {
 		log = a.do("GET", "/jobs/"+id+"/webhook", nil).body
 		return log["state"] == state
-	}, time.Minute, 20*time.Millisecond, "%s: %v", state, log)
+	}, 2*time.Minute, 20*time.Millisecond, "%s: %v", state, log)
 	return log
 }
 
@@ -134,13 +157,13 @@ func TestWebhooks(t *testing.T) {
 	f.comfy.Step(2 * time.Millisecond)
 
 	// A receiver that is down costs the job nothing, and hears of it later.
-	r.be(true)
+	open := r.shut()
 	completed := f.submit(with(map[string]any{"workflow": graph(201, "webhook")}))
 	status := f.finish(completed)
 	require.Equal(t, "COMPLETED", status["status"])
 	r.tried(completed, 1)
 	f.webhookIs(completed, "pending")
-	r.be(false)
+	open()
 	body := r.told(completed, 1)[0]
 	require.Equal(t, "job.completed", body["type"])
 	image := body["data"].(map[string]any)["output"].(map[string]any)["images"].([]any)[0].(map[string]any)
@@ -187,7 +210,7 @@ func TestWebhooks(t *testing.T) {
 	require.Equal(t, 404, f.do("GET", "/jobs/"+completed+"/webhook", nil).code)
 	require.Eventually(t, func() bool {
 		return len(f.executions("WorkflowId = 'webhook/"+completed+"'")) == 0
-	}, time.Minute, 50*time.Millisecond)
+	}, 2*time.Minute, 50*time.Millisecond)
 }
 
 // TestWebhooksOfChildren: a child names its own receiver. Of what Temporal itself ends, a sweep tells.
@@ -214,7 +237,7 @@ func TestWebhooksOfChildren(t *testing.T) {
 	require.NoError(t, f.c.TerminateWorkflow(ctx, terminated, "", "the test"))
 	require.Equal(t, "internal", f.finish(terminated)["code"])
 	f.webhookIs(terminated, "unsent")
-	require.Eventually(t, func() bool { return len(f.executions("ExecutionStatus = 'Terminated'")) == 1 }, time.Minute, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return len(f.executions("ExecutionStatus = 'Terminated'")) == 1 }, 2*time.Minute, 20*time.Millisecond)
 	f.sweep()
 	require.Equal(t, "job.failed", r.told(terminated, 1)[0]["type"])
 
@@ -231,17 +254,19 @@ func TestWebhooksOfChildren(t *testing.T) {
 	require.Equal(t, 1, r.messages("again"))
 
 	// The ID is used again while the first message has not been taken yet: it gives way.
-	r.be(true)
+	open := r.shut()
 	require.NoError(t, f.start(child("twice", comfy.Request{Workflow: graph(214, "child")})).Get(ctx, nil))
 	r.tried("twice", 1)
 	o := child("twice", comfy.Request{Workflow: graph(215, "child"), Backend: "nowhere", StartTimeoutSeconds: 1})
 	require.Equal(t, comfy.BackendUnavailable, f.fails(o).Code)
-	require.Eventually(t, func() bool { return r.messages("twice") == 2 }, time.Minute, 20*time.Millisecond)
-	states := map[enums.WorkflowExecutionStatus]int{}
-	for _, e := range f.executions("WorkflowId = 'webhook/twice'") {
-		states[e.GetStatus()]++
-	}
-	require.Equal(t, map[enums.WorkflowExecutionStatus]int{enums.WORKFLOW_EXECUTION_STATUS_TERMINATED: 1, enums.WORKFLOW_EXECUTION_STATUS_RUNNING: 1}, states)
-	r.be(false)
+	require.Eventually(t, func() bool { return r.messages("twice") == 2 }, 2*time.Minute, 20*time.Millisecond)
+	require.EventuallyWithT(t, func(e *assert.CollectT) { // lists come a little later than what they list
+		states := map[enums.WorkflowExecutionStatus]int{}
+		for _, x := range f.executions("WorkflowId = 'webhook/twice'") {
+			states[x.GetStatus()]++
+		}
+		require.Equal(e, map[enums.WorkflowExecutionStatus]int{enums.WORKFLOW_EXECUTION_STATUS_TERMINATED: 1, enums.WORKFLOW_EXECUTION_STATUS_RUNNING: 1}, states)
+	}, 2*time.Minute, 20*time.Millisecond)
+	open()
 	require.Equal(t, "job.failed", r.told("twice", 1)[0]["type"])
 }

@@ -180,12 +180,13 @@ func (u *users) follow(r *record) map[string]any {
 func (u *users) askAgain(r *record) {
 	for range 2 {
 		for {
+			asked := time.Now()
 			a, ok := u.insist("GET", "/status/"+r.id, nil, "")
 			if !ok || a.body["status"] == r.status {
 				break
 			}
-			if a.code != http.StatusAccepted || time.Since(r.ended) > lag {
-				u.say("job %s was %s, and %s later it is %v", r.id, r.status, time.Since(r.ended), a.body["status"])
+			if a.code != http.StatusAccepted || asked.Sub(r.ended) > lag {
+				u.say("job %s was %s, and asked %s later it is %v", r.id, r.status, asked.Sub(r.ended), a.body["status"])
 				break
 			}
 		}

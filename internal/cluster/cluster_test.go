@@ -61,7 +61,7 @@ func TestCluster(t *testing.T) {
 
 // setUp tries `comfyd temporal setup` and `comfyd health` on namespaces that are not as they should be.
 func setUp(t *testing.T, c *cluster.Cluster) {
-	ctx, done := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, done := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer done()
 	fails := func(want string, service string, args []string, vars ...string) {
 		t.Helper()
@@ -88,7 +88,7 @@ func setUp(t *testing.T, c *cluster.Cluster) {
 		require.Eventually(t, func() bool { // the server learns of a namespace within seconds
 			said, err := c.Try(ctx, role+"-1", []string{role}, "TEMPORAL_NAMESPACE=bare", "COMFYD_LISTEN=127.0.0.1:0", "COMFYD_METRICS_LISTEN=127.0.0.1:0")
 			return err != nil && strings.Contains(said, "lacks comfyd's search attributes; add them once with `comfyd temporal setup`")
-		}, time.Minute, 100*time.Millisecond)
+		}, 2*time.Minute, 100*time.Millisecond)
 	}
 	works("are added: ComfyAttempts, ComfyBackend", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=1d")
 	works("a retention of 24h0m0s; COMFYD_RETENTION is 72h0m0s (--update-retention", setup, "TEMPORAL_NAMESPACE=bare", "COMFYD_RETENTION=3d")

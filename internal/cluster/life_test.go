@@ -119,21 +119,19 @@ func (s *site) letsGo(t *testing.T) {
 	running := s.submit()
 	gate.Reached()
 	carrier, _ := s.carrier(running, nil)
-	var worst time.Duration
 	for range cycles {
 		began := time.Now()
 		stopped := carrier.Stop()
 		next, attempt := s.carrier(running, carrier)
 		on := time.Since(began)
 		t.Logf("stopped in %s; another carries the prompt %s after SIGTERM, attempt %d of the activity", stopped.Round(time.Millisecond), on.Round(time.Millisecond), attempt)
-		worst = max(worst, on)
+		require.Nil(t, s.prompt(running).GetLastFailure().GetTimeoutFailureInfo(), "nobody has waited for a heartbeat's timeout")
 		carrier.Start()
 		carrier = next
 	}
 	gate.Open()
 	s.ends(running)
 	require.Equal(t, 1, s.gpu.TotalRuns())
-	require.Less(t, worst, 4*time.Second, "nobody has waited for a heartbeat's timeout")
 }
 
 func (s *site) drains(t *testing.T) {
@@ -174,7 +172,7 @@ func (s *site) drains(t *testing.T) {
 	carrier.Signal(syscall.SIGTERM)
 	s.carrier(running, carrier)
 	t.Logf("after a second SIGTERM another carries the prompt within %s", time.Since(began).Round(time.Millisecond))
-	require.Less(t, time.Since(began), 4*time.Second)
+	require.Nil(t, s.prompt(running).GetLastFailure().GetTimeoutFailureInfo(), "nobody has waited for a heartbeat's timeout")
 	gate.Open()
 	s.ends(running)
 	await(t, "it is gone", carrier.Gone)
@@ -198,7 +196,7 @@ func (s *site) apiStops(t *testing.T) {
 		return c
 	}
 	answer := func(c net.Conn) string {
-		require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(2*time.Minute)))
 		raw := make([]byte, 4096)
 		n, err := c.Read(raw)
 		require.NoError(t, err)
@@ -211,7 +209,7 @@ func (s *site) apiStops(t *testing.T) {
 	half := send("POST /submit_workflow")
 	defer half.Close()
 	fmt.Fprintf(half, "Idempotency-Key: half\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body[:len(body)/2])
-	<-time.After(300 * time.Millisecond) // both are in the handlers
+	<-time.After(3 * time.Second) // both are in the handlers
 	began := time.Now()
 	s.APIs[0].Signal(syscall.SIGTERM)
 	require.Contains(t, answer(poll), "202 Accepted")
