@@ -24,6 +24,7 @@ type Client struct {
 	http     *http.Client
 	retryFor time.Duration
 	silence  time.Duration
+	quiet    time.Duration
 	notice   func(err error, next time.Duration)
 }
 
@@ -41,6 +42,9 @@ func WithRetryFor(d time.Duration) Option { return func(c *Client) { c.retryFor 
 // unless told. It must be longer than the longest [StatusOptions.Wait].
 func WithSilence(d time.Duration) Option { return func(c *Client) { c.silence = d } }
 
+// WithQuiet says for how long [Client.Follow] may hear of no event before it asks for the status; 3 seconds unless told.
+func WithQuiet(d time.Duration) Option { return func(c *Client) { c.quiet = d } }
+
 // WithNotice is told of each failed try that will be repeated, and after what pause. It may be called from any
 // goroutine that uses the client.
 func WithNotice(f func(err error, next time.Duration)) Option {
@@ -50,7 +54,7 @@ func WithNotice(f func(err error, next time.Duration)) Option {
 // New returns a client of the comfyd at baseURL ("http://127.0.0.1:8080"; a path before the API's own is kept), which
 // signs its requests with key; an empty key sends none. A baseURL that cannot be used is reported by the first call.
 func New(baseURL, key string, opts ...Option) *Client {
-	c := &Client{key: key, http: http.DefaultClient, retryFor: 10 * time.Second, silence: time.Minute}
+	c := &Client{key: key, http: http.DefaultClient, retryFor: 10 * time.Second, silence: time.Minute, quiet: followQuiet}
 	var err error
 	if c.base, err = url.Parse(strings.TrimRight(baseURL, "/")); err != nil || c.base.Scheme != "http" && c.base.Scheme != "https" || c.base.Host == "" {
 		c.baseErr = fmt.Errorf("%q is not an http or https address such as http://127.0.0.1:8080", baseURL)

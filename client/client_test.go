@@ -153,9 +153,9 @@ func TestNotComfyd(t *testing.T) {
 	_, err := client.New("127.0.0.1:8080", "").Status(t.Context(), "x", client.StatusOptions{})
 	require.ErrorContains(t, err, "http://127.0.0.1:8080")
 	began := time.Now()
-	_, err = client.New(strings.Replace(s.URL, "http", "https", 1), "").Status(t.Context(), "x", client.StatusOptions{})
+	_, err = client.New(strings.Replace(s.URL, "http", "https", 1), "", client.WithRetryFor(time.Minute)).Status(t.Context(), "x", client.StatusOptions{})
 	require.ErrorIs(t, err, http.ErrSchemeMismatch)
-	require.Less(t, time.Since(began), 5*time.Second, "this does not pass")
+	require.Less(t, time.Since(began), 30*time.Second, "this does not pass")
 }
 
 func TestUnreachable(t *testing.T) {
@@ -167,12 +167,12 @@ func TestUnreachable(t *testing.T) {
 	var unreachable *client.UnreachableError
 	require.ErrorAs(t, err, &unreachable)
 	require.Equal(t, s.URL, unreachable.URL)
-	require.Less(t, time.Since(began), 2*time.Second)
+	require.Less(t, time.Since(began), 8*time.Second, "without the option it is ten")
 
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err = client.New(s.URL, "").Wait(ctx, "job-1", nil)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = client.New(s.URL, "", client.WithNotice(func(error, time.Duration) { cancel() })).Wait(ctx, "job-1", nil)
+	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorAs(t, err, &unreachable, "the reason for the waiting is told")
 }
 
@@ -182,25 +182,25 @@ func TestSilence(t *testing.T) {
 	s := fakeapi.New(t)
 	s.Next("GET /status", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	s.Statuses(completed)
-	st, err := client.New(s.URL, "", client.WithSilence(200*time.Millisecond)).Status(t.Context(), "job-1", client.StatusOptions{})
+	st, err := client.New(s.URL, "", client.WithSilence(time.Second)).Status(t.Context(), "job-1", client.StatusOptions{})
 	require.NoError(t, err)
 	require.True(t, st.Ended())
-	require.Len(t, s.Calls("GET /status"), 2)
+	require.GreaterOrEqual(t, len(s.Calls("GET /status")), 2)
 
-	// A slow one is not silent.
+	// A slow one is not silent, though it takes longer than the silence in all.
 	s.Next("GET /outputs", func(w http.ResponseWriter, _ *http.Request) {
-		tick := time.NewTicker(100 * time.Millisecond)
+		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
-		for range 6 {
+		for range 7 {
 			_, _ = w.Write([]byte("x"))
 			_ = http.NewResponseController(w).Flush()
 			<-tick.C
 		}
 	})
 	var got bytes.Buffer
-	require.NoError(t, client.New(s.URL, "", client.WithSilence(300*time.Millisecond)).Download(t.Context(),
+	require.NoError(t, client.New(s.URL, "", client.WithSilence(5*time.Second)).Download(t.Context(),
 		client.Output{Type: client.TypeURL, URL: s.URL + "/outputs/x"}, &got))
-	require.Equal(t, "xxxxxx", got.String())
+	require.Equal(t, "xxxxxxx", got.String())
 }
 
 func TestWaitSurvivesRestart(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// followQuiet is how long no event may come before the status is asked for: one may be held up by a proxy, or the server
-// has no stream left to give.
+// followQuiet is how long no event may come before the status is asked for, unless [WithQuiet] tells: one may be held up
+// by a proxy, or the server has no stream left to give.
 const followQuiet = 3 * time.Second
 
 // Follow is [Client.Wait] by events: it returns the status of a job when it has ended, with links in place of base64 data,
@@ -35,7 +35,7 @@ func (c *Client) Follow(ctx context.Context, id string, on func(Event)) (Status,
 		}
 	}()
 	status := func(st Status) { on(Event{Kind: EventStatus, Status: &st}) }
-	quiet := time.NewTimer(followQuiet)
+	quiet := time.NewTimer(c.quiet)
 	defer quiet.Stop()
 	for {
 		select {
@@ -62,6 +62,6 @@ func (c *Client) Follow(ctx context.Context, id string, on func(Event)) (Status,
 			}
 			status(st)
 		}
-		quiet.Reset(followQuiet)
+		quiet.Reset(c.quiet)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -24,11 +25,12 @@ func TestFollow(t *testing.T) {
 		events http.HandlerFunc
 		kinds  []client.EventKind
 		polls  int
+		quiet  time.Duration
 	}{
-		"events":         {stream("event: status\nid: a-0\ndata: "+running, output, "event: done\nid: a-1\ndata: "+completed), []client.EventKind{"status", "output"}, 0},
-		"none":           {fakeapi.Answer(404, `{"error":"none"}`), []client.EventKind{"status"}, 2},
-		"another server": {fakeapi.Answer(200, `{}`), []client.EventKind{"status"}, 2},
-		"a silent proxy": {silent, []client.EventKind{"status"}, 2},
+		"events":         {stream("event: status\nid: a-0\ndata: "+running, output, "event: done\nid: a-1\ndata: "+completed), []client.EventKind{"status", "output"}, 0, time.Minute},
+		"none":           {fakeapi.Answer(404, `{"error":"none"}`), []client.EventKind{"status"}, 2, time.Minute},
+		"another server": {fakeapi.Answer(200, `{}`), []client.EventKind{"status"}, 2, time.Minute},
+		"a silent proxy": {silent, []client.EventKind{"status"}, 2, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -36,11 +38,12 @@ func TestFollow(t *testing.T) {
 			s.Next("GET /events/job-1", test.events)
 			s.Statuses(running, completed)
 			var kinds []client.EventKind
-			st, err := client.New(s.URL, "").Follow(t.Context(), fakeapi.ID, func(e client.Event) { kinds = append(kinds, e.Kind) })
+			st, err := client.New(s.URL, "", client.WithQuiet(test.quiet)).Follow(t.Context(), fakeapi.ID, func(e client.Event) { kinds = append(kinds, e.Kind) })
 			require.NoError(t, err)
 			require.True(t, st.Ended())
 			require.Equal(t, test.kinds, kinds)
 			require.Len(t, s.Calls("GET /status"), test.polls)
+			require.Len(t, s.Calls("GET /events"), 1, "nor does it wait until the stream is given up for dead")
 		})
 	}
 	s := fakeapi.New(t)

@@ -29,6 +29,6 @@ export TEMPORAL_ADDRESS="127.0.0.1:$temporal_port"
 wait_for "$COMFYD_URL/readyz" 120 "$comfyd" || { cat "$work/log"; echo "comfyd did not become ready"; exit 1; }
 
 if [ $# -gt 0 ]; then "$@"; exit; fi
-(cd examples/children/go && go test -count=1 -timeout 10m ./...) || { tail -50 "$work/log"; exit 1; }
+(cd examples/children/go && go test -count=1 -timeout 30m ./...) || { tail -50 "$work/log"; exit 1; }
 python=$(scripts/sdk.sh)
 (cd examples/children/python && "$python" -m pytest -q -p no:cacheprovider) || { tail -50 "$work/log"; exit 1; }

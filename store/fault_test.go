@@ -225,7 +225,7 @@ func requireUnreachable(t *testing.T, s *store.Store) {
 			assert.True(t, errors.As(err, &e) && e.Temporary, name)
 			assert.ErrorIs(t, err, store.ErrUnreachable, name)
 			assert.NotErrorIs(t, err, fs.ErrNotExist, name)
-			assert.Less(t, took, 11*time.Second, name)
+			assert.Less(t, took, time.Minute, name) // ten seconds, and what a busy machine adds
 		})
 	}
 	g.Wait()

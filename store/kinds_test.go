@@ -2,8 +2,10 @@ package store_test
 
 import (
 	"context"
+	"crypto/rand"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,39 +65,65 @@ func openStore(t testing.TB, url string) *store.Store {
 type s3 struct {
 	address, dir string
 	process      *exec.Cmd
+	ended        chan struct{}
 }
 
 func (s *s3) url(address string) string {
 	return "s3://bkt?region=us-east-1&use_path_style=true&endpoint=http://" + address
 }
 
+// startS3 starts one. Between the choice of its port and its use, others may take it: a server that ends before it listens
+// is started again, at another one.
 func startS3(t testing.TB) *s3 {
 	binary := os.Getenv("COMFYD_TEST_S3_SERVER")
 	if binary == "" {
 		t.Skip("COMFYD_TEST_S3_SERVER is not set: it names the S3 server (versitygw) that make test builds")
 	}
-	s := &s3{address: freeAddress(t), dir: t.TempDir()}
+	s := &s3{dir: t.TempDir()}
 	require.NoError(t, os.Mkdir(filepath.Join(s.dir, "bkt"), 0o700))
 	t.Setenv("AWS_ACCESS_KEY_ID", "access")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
-	s.process = exec.Command(binary, "--quiet", "--port", s.address, "--access", "access", "--secret", "secret", "posix", s.dir)
 	var log strings.Builder
-	s.process.Stdout, s.process.Stderr = &log, &log
-	require.NoError(t, s.process.Start())
-	t.Cleanup(s.stop)
-	require.Eventually(t, func() bool {
-		c, err := net.Dial("tcp", s.address)
-		if err == nil {
-			c.Close()
+	asks := http.Client{Timeout: 10 * time.Second}
+	for range 5 {
+		s.address, s.ended = freeAddress(t), make(chan struct{})
+		here := "/" + rand.Text() // which no other server that has the port knows
+		s.process = exec.Command(binary, "--quiet", "--port", s.address, "--access", "access", "--secret", "secret", "--health", here, "posix", s.dir)
+		s.process.Stdout, s.process.Stderr = &log, &log
+		require.NoError(t, s.process.Start())
+		go func() {
+			defer close(s.ended)
+			s.process.Wait()
+		}()
+		t.Cleanup(s.stop)
+		require.Eventually(t, func() bool {
+			resp, err := asks.Get("http://" + s.address + here)
+			if err != nil {
+				return s.over()
+			}
+			resp.Body.Close()
+			return resp.StatusCode == http.StatusOK || s.over()
+		}, time.Minute, 20*time.Millisecond, "the S3 server does not come up: %s", &log)
+		if !s.over() {
+			return s
 		}
-		return err == nil
-	}, 20*time.Second, 20*time.Millisecond, "the S3 server does not come up: %s", &log)
-	return s
+	}
+	t.Fatalf("the S3 server ends: %s", &log)
+	return nil
 }
 
 func (s *s3) stop() {
 	s.process.Process.Kill()
-	s.process.Wait()
+	<-s.ended
+}
+
+func (s *s3) over() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 func freeAddress(t testing.TB) string {

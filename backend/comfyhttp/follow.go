@@ -15,7 +15,7 @@ import (
 func (r *run) follow(ctx context.Context, doubtful bool) (*backend.Outcome, error) {
 	t := r.s.t
 	now := time.Now()
-	r.lastSign = now
+	r.posted, r.lastSign = true, now
 	r.queueAt = now.Add(t.queueQuiet)
 	if !r.linked {
 		r.queueAt = now.Add(t.queueBlind)

@@ -36,6 +36,7 @@ type run struct {
 	frames  *frames
 	blocked *comfyui.Note // a node's own message that its output is blocked, which the history does not keep
 
+	posted   bool // ComfyUI has taken the prompt, or may have
 	started  bool
 	over     bool // ComfyUI has said that the history is written
 	deaf     bool // the present socket has not spoken about our prompt
@@ -130,11 +131,11 @@ func (r *run) listen(ctx context.Context) func() {
 	}
 }
 
-// left replaces the error of a call that failed because its context ended, before the prompt was handed over.
+// left replaces the error of a call that failed because its context ended.
 func (r *run) left(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		gone := backend.Detached(ctx)
-		gone.Unsent = true
+		gone.Unsent = !r.posted
 		return gone
 	}
 	var be *backend.Error
@@ -225,6 +226,7 @@ func (r *run) unavailable(err error) *backend.Error {
 // accepted reads the answer to a prompt that ComfyUI has queued. It queues one whose outputs it takes only in part, and
 // would drop the others without a word: that is an error.
 func (r *run) accepted(ctx context.Context, data []byte) (doubtful bool, err error) {
+	r.posted = true
 	a, err := comfyui.ParseAnswer(data)
 	if err != nil || len(a.NodeErrors) == 0 {
 		r.lived = err == nil

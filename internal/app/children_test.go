@@ -22,6 +22,7 @@ import (
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/comfy"
 	"github.com/comfyd/comfyd/comfy/files"
+	"github.com/comfyd/comfyd/internal/fakecomfy"
 )
 
 // order is what a test's parent starts.
@@ -106,14 +107,19 @@ func (f *family) run(id, before string) (run string) {
 	return run
 }
 
-// prompts are the IDs of what ComfyUI was sent.
-func (f *family) prompts() (ids []string) {
+func (f *family) prompts() []string {
 	f.t.Helper()
-	for _, raw := range f.comfy.Posted() {
+	return prompts(f.t, f.comfy)
+}
+
+// prompts are the IDs of what ComfyUI was sent.
+func prompts(t *testing.T, s *fakecomfy.Server) (ids []string) {
+	t.Helper()
+	for _, raw := range s.Posted() {
 		var p struct {
 			ID string `json:"prompt_id"`
 		}
-		require.NoError(f.t, json.Unmarshal(raw, &p))
+		require.NoError(t, json.Unmarshal(raw, &p))
 		ids = append(ids, p.ID)
 	}
 	return ids

@@ -97,11 +97,7 @@ func TestEvents(t *testing.T) {
 	defer gate.Open()
 	id = d.submit(map[string]any{"workflow": graph(7, "late")})
 	gate.Reached()
-	posted := d.comfy.Posted()
-	var prompt struct {
-		ID string `json:"prompt_id"`
-	}
-	require.NoError(t, json.Unmarshal(posted[len(posted)-1], &prompt))
+	posted := prompts(t, d.comfy)
 	var late []time.Duration
 	step, said := 0, time.Time{}
 	say := func() {
@@ -110,7 +106,7 @@ func TestEvents(t *testing.T) {
 			return
 		}
 		said = time.Now()
-		d.comfy.Broadcast("progress", map[string]any{"value": step, "max": 100, "node": "1", "prompt_id": prompt.ID})
+		d.comfy.Broadcast("progress", map[string]any{"value": step, "max": 100, "node": "1", "prompt_id": posted[len(posted)-1]})
 	}
 	timer := time.AfterFunc(time.Hour, say)
 	defer timer.Stop()

@@ -37,7 +37,8 @@ var ErrNoBackend = errors.New("no ComfyUI is ready")
 type Directory struct {
 	blobs Blobs
 	// refresh makes the backends look again and publish; nil where they belong to other processes.
-	refresh func(ctx context.Context) error
+	refresh      func(ctx context.Context) error
+	refreshEvery time.Duration
 
 	mu        sync.Mutex
 	records   []Record
@@ -49,7 +50,7 @@ type Directory struct {
 
 // NewDirectory makes a directory over the store. Refresh may be nil.
 func NewDirectory(b Blobs, refresh func(ctx context.Context) error) *Directory {
-	return &Directory{blobs: b, refresh: refresh, catalogs: map[string]*Catalog{}}
+	return &Directory{blobs: b, refresh: refresh, refreshEvery: refreshEvery, catalogs: map[string]*Catalog{}}
 }
 
 // Pools lists the pools with a server that is well, in order of preference.
@@ -205,7 +206,7 @@ func refuse(g *comfy.Graph, c *Catalog, inputs []string) *comfy.Failure {
 // renew asks the backends anew, unless somebody has just done so.
 func (d *Directory) renew(ctx context.Context) bool {
 	d.mu.Lock()
-	due := time.Since(d.refreshed) > refreshEvery
+	due := time.Since(d.refreshed) > d.refreshEvery
 	if due {
 		d.refreshed = time.Now()
 	}

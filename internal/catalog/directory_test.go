@@ -164,6 +164,7 @@ func TestDirectoryLooksAgainBeforeItRefuses(t *testing.T) {
 		p.servers = []backend.Server{{Name: "a", Healthy: true, Catalog: nodes("SaveImage"), CatalogAt: time.Now().Add(time.Second)}}
 		return pub.Publish(ctx, true)
 	})
+	d.RefreshEvery(time.Hour)
 	require.Nil(t, d.Check(t.Context(), parse(t, saveImage), nil, backend.Want{}), "the node has been installed since")
 	require.Equal(t, 1, asked)
 	bad := parse(t, strings.ReplaceAll(saveImage, "SaveImage", "SaveNothing"))

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,12 +39,18 @@ type Env struct {
 	Notify func(chan<- os.Signal)
 
 	again <-chan os.Signal
+	// How long what a Ctrl-C interrupts may still take; the constants of these names where they are zero.
+	submitGrace, cancelTime time.Duration
+	options                 []client.Option // of every client, beside its own
 }
+
+// askTime is how long a terminal has for its answer. All but the strangest answer at once; some are far away.
+const askTime = time.Second
 
 // System is the Env of this process. Its context is that of [signal.NotifyContext].
 func System() Env {
 	return Env{
-		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Ask: askTerminal,
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Ask: func(query string) string { return askTerminal(query, askTime) },
 		IsTerminal: func(stream any) bool {
 			f, ok := stream.(*os.File)
 			return ok && term.IsTerminal(int(f.Fd()))
@@ -110,6 +117,7 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(fo
 
 // Commands are the client commands.
 func Commands(env Env) []*cobra.Command {
+	env.submitGrace, env.cancelTime = cmp.Or(env.submitGrace, submitGrace), cmp.Or(env.cancelTime, cancelTime)
 	webhooks := webhooksCommand(env)
 	commands := []*cobra.Command{
 		submitCommand(env), batchCommand(env), statusCommand(env), watchCommand(env), outputsCommand(env), jobsCommand(env),
@@ -164,9 +172,8 @@ func (s *server) client(env Env, screen *screen, more ...client.Option) (*client
 	if err != nil {
 		return nil, err
 	}
-	return client.New(address, key, append(more, client.WithNotice(func(err error, next time.Duration) {
-		screen.say("%v; trying again", err)
-	}))...), nil
+	notice := client.WithNotice(func(err error, next time.Duration) { screen.say("%v; trying again", err) })
+	return client.New(address, key, slices.Concat(env.options, more, []client.Option{notice})...), nil
 }
 
 // apiKey finds the key for a host. The one in the data folder opens the comfyd of this machine and goes nowhere else.

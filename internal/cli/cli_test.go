@@ -18,12 +18,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/comfyd/comfyd/client"
 	"github.com/comfyd/comfyd/internal/fakeapi"
 )
 
 func TestMain(m *testing.M) {
 	if os.Getenv(askingVar) != "" { // TestAskTerminal runs itself on a terminal of its own
-		fmt.Printf("answer %q\n", askTerminal(pictureQuery))
+		fmt.Printf("answer %q\n", askTerminal(pictureQuery, time.Minute))
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -72,6 +73,8 @@ func (s *shell) runContext(ctx context.Context, args ...string) int {
 		},
 		IsTerminal: func(any) bool { return s.terminal },
 		Ask:        func(string) string { return "" },
+		// Far more than a pause of a busy machine.
+		submitGrace: time.Minute, cancelTime: time.Minute, options: []client.Option{client.WithQuiet(time.Minute)},
 	})...)
 	root.SetOut(&s.out)
 	root.SetErr(&s.err)
@@ -188,7 +191,7 @@ func TestSubmitSurvivesRestart(t *testing.T) {
 	sh := newShell(t, s)
 	end := make(chan int, 1)
 	go func() { end <- sh.run("submit", file(t, t.TempDir(), "w.json", workflow)) }()
-	require.Eventually(t, func() bool { return strings.Contains(sh.err.String(), "refused") }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(sh.err.String(), "refused") }, 30*time.Second, 10*time.Millisecond)
 	s.Statuses(completed)
 	s.Start()
 	require.Equal(t, 0, <-end)

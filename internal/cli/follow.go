@@ -167,7 +167,7 @@ func (f *follower) interrupted(ctx context.Context, id string) error {
 		f.screen.say("job %s goes on; to wait for it again and get its files:\n  %s", id, f.goOn(id))
 		return errInterrupted
 	}
-	later, done := f.env.grace(ctx, cancelTime)
+	later, done := f.env.grace(ctx, f.env.cancelTime)
 	defer done()
 	st, err := f.client.Cancel(later, id)
 	switch {

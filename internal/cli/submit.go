@@ -168,7 +168,7 @@ func (s *submission) run(ctx context.Context, env Env, file string) error {
 
 // send submits the job, or the batch that is asked for, and returns the IDs. Where nobody waits it prints them.
 func (s *submission) send(ctx context.Context, env Env, c *client.Client, screen *screen, g graph, req client.SubmitRequest) ([]string, error) {
-	later, done := env.grace(ctx, submitGrace)
+	later, done := env.grace(ctx, env.submitGrace)
 	defer done()
 	var (
 		ids    []string

@@ -2,5 +2,7 @@
 
 package cli
 
+import "time"
+
 // askTerminal knows no way to ask here.
-func askTerminal(string) string { return "" }
+func askTerminal(string, time.Duration) string { return "" }

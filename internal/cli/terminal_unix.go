@@ -11,9 +11,9 @@ import (
 	"golang.org/x/term"
 )
 
-// askTerminal sends a query to the terminal of this process and returns its answer; none where there is no terminal, or
-// another process has it: who reads or sets it from the background is stopped.
-func askTerminal(query string) string {
+// askTerminal sends a query to the terminal of this process and returns what it answers in time; none where there is no
+// terminal, or another process has it: who reads or sets it from the background is stopped.
+func askTerminal(query string, within time.Duration) string {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return ""
@@ -30,11 +30,8 @@ func askTerminal(query string) string {
 	}); err != nil || !foreground {
 		return ""
 	}
-	return ask(tty, query, askTime)
+	return ask(tty, query, within)
 }
-
-// askTime is how long a terminal has for its answer. All but the strangest answer at once; some are far away.
-const askTime = time.Second
 
 // ask ends when the device attributes have come, which are the last that is asked for.
 func ask(tty *os.File, query string, within time.Duration) string {

@@ -87,7 +87,7 @@ func TestWatchInterrupted(t *testing.T) {
 	ctx, ctrlC := context.WithCancel(t.Context())
 	end := make(chan int, 1)
 	go func() { end <- sh.runContext(ctx, "watch", "job-1", "job-2") }()
-	require.Eventually(t, func() bool { return strings.Contains(sh.err.String(), "running: node 1") }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(sh.err.String(), "running: node 1") }, 30*time.Second, 5*time.Millisecond)
 	ctrlC()
 	require.Equal(t, 130, <-end)
 	require.Contains(t, sh.err.String(), "job job-1 goes on")

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,8 +14,11 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/stretchr/testify/require"
 )
 
@@ -53,10 +57,17 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// Start serves, after a Stop at the same address.
+// Start serves, after a Stop at the same address. It waits for one that somebody else has taken in between, for a
+// connection of theirs perhaps.
 func (s *Server) Start() {
 	s.t.Helper()
-	l, err := net.Listen("tcp", s.addr)
+	l, err := backoff.Retry(s.t.Context(), func() (net.Listener, error) {
+		l, err := net.Listen("tcp", s.addr)
+		if err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+			err = backoff.Permanent(err)
+		}
+		return l, err
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(100*time.Millisecond)), backoff.WithMaxElapsedTime(30*time.Second))
 	require.NoError(s.t, err)
 	s.addr = l.Addr().String()
 	s.srv = &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(s.serve)}}

@@ -6,6 +6,7 @@ package live
 import (
 	"crypto/rand"
 	"sync"
+	"time"
 
 	"github.com/comfyd/comfyd/backend"
 )
@@ -24,7 +25,8 @@ type News struct {
 // Hub joins those who publish and those who listen in one process. The zero value is not for use; a nil one takes news
 // and has no listeners.
 type Hub struct {
-	base string // of the URLs under which others listen; empty where nobody can
+	base        string // of the URLs under which others listen; empty where nobody can
+	callTimeout time.Duration
 
 	mu     sync.Mutex
 	topics map[string]*topic  // by job
@@ -41,7 +43,7 @@ type topic struct {
 
 // NewHub makes a hub whose sources others can follow under base ("http://10.0.0.7:9465"); empty where [Hub.Handler] is not served.
 func NewHub(base string) *Hub {
-	return &Hub{base: base, topics: map[string]*topic{}, tokens: map[string]*Source{}}
+	return &Hub{base: base, callTimeout: callTimeout, topics: map[string]*topic{}, tokens: map[string]*Source{}}
 }
 
 // Turns has f called when somebody begins to publish about a job, and when it ends. f must be quick and not use the hub.

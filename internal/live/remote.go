@@ -30,7 +30,7 @@ const (
 func (h *Hub) Server() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+path+"{token}", h.serve)
-	return &http.Server{Handler: mux, ReadHeaderTimeout: callTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
+	return &http.Server{Handler: mux, ReadHeaderTimeout: h.callTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
 }
 
 // serve streams one source's news to one who follows it.
@@ -48,7 +48,7 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/jsonl")
 	say := func(n News) bool {
 		raw, err := json.Marshal(n)
-		if err != nil || out.SetWriteDeadline(time.Now().Add(callTimeout)) != nil {
+		if err != nil || out.SetWriteDeadline(time.Now().Add(h.callTimeout)) != nil {
 			return false
 		}
 		_, err = w.Write(append(raw, '\n'))
@@ -79,14 +79,16 @@ func (h *Hub) has(s *Source) bool {
 	return h.tokens[s.token] == s
 }
 
-// follower makes one connection for each prompt that is followed. Names and redirects of others' choice lead nowhere.
-var follower = &http.Client{
-	Transport: &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: callTimeout}).DialContext,
-		ResponseHeaderTimeout: callTimeout,
-		DisableKeepAlives:     true,
-	},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// follower makes the one connection of a prompt that is followed. Names and redirects of others' choice lead nowhere.
+func (h *Hub) follower() *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:           (&net.Dialer{Timeout: h.callTimeout}).DialContext,
+			ResponseHeaderTimeout: h.callTimeout,
+			DisableKeepAlives:     true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 var errSilent = errors.New("it has fallen silent")
@@ -106,7 +108,7 @@ func (h *Hub) Follow(ctx context.Context, job, address string) error {
 	if err != nil {
 		return fmt.Errorf("following the job %s: %w", job, err)
 	}
-	res, err := follower.Do(req)
+	res, err := h.follower().Do(req)
 	if err != nil {
 		return fmt.Errorf("the worker of the job %s, at %s, cannot be followed: %w", job, u.Host, err)
 	}

@@ -34,7 +34,7 @@ func (t *Telemetry) Sample(g Gauge) {
 	failed := t.failedScrape.WithLabelValues(g.Name)
 	t.registry.MustRegister(&sampler{
 		desc: prometheus.NewDesc(g.Name, g.Help, g.Labels, nil),
-		ask: Remembered(func(ctx context.Context) ([]Sample, error) {
+		ask: rememberedFor(t.sampleAge, func(ctx context.Context) ([]Sample, error) {
 			all, err := g.Ask(ctx)
 			if err != nil {
 				failed.Inc()
@@ -47,6 +47,10 @@ func (t *Telemetry) Sample(g Gauge) {
 // Remembered asks a question, and gives the same answer, or the same error, to all who want to know within sampleAge: the
 // gauges of one scrape that rest on one question.
 func Remembered[T any](ask func(context.Context) (T, error)) func(context.Context) (T, error) {
+	return rememberedFor(sampleAge, ask)
+}
+
+func rememberedFor[T any](age time.Duration, ask func(context.Context) (T, error)) func(context.Context) (T, error) {
 	var (
 		mu   sync.Mutex
 		at   time.Time
@@ -56,7 +60,7 @@ func Remembered[T any](ask func(context.Context) (T, error)) func(context.Contex
 	return func(ctx context.Context) (T, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if at.IsZero() || time.Since(at) >= sampleAge {
+		if at.IsZero() || time.Since(at) >= age {
 			last, err = ask(ctx)
 			at = time.Now()
 		}

@@ -26,10 +26,11 @@ type Options struct {
 
 // Telemetry is what one process measures.
 type Telemetry struct {
-	log      logrus.FieldLogger
-	registry *prometheus.Registry
-	auto     promauto.Factory
-	temporal client.MetricsHandler
+	log       logrus.FieldLogger
+	registry  *prometheus.Registry
+	auto      promauto.Factory
+	temporal  client.MetricsHandler
+	sampleAge time.Duration
 
 	jobs         *jobs
 	requests     *prometheus.HistogramVec
@@ -46,7 +47,7 @@ func New(o Options) (*Telemetry, error) {
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	auto := promauto.With(r)
 	t := &Telemetry{
-		log: o.Log, registry: r, auto: auto,
+		log: o.Log, registry: r, auto: auto, sampleAge: sampleAge,
 		requests: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "comfyd_http_request_duration_seconds", Help: "Time from a request's headers to its answer's, by route template.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},

@@ -196,6 +196,7 @@ func (broken) Read([]byte) (int, error) { return 0, errors.New("broken") }
 // TestSample: what cannot be asked is left out, and not asked again by each scrape.
 func TestSample(t *testing.T) {
 	tel, asked := newTelemetry(t), 0
+	tel.sampleAge = time.Hour
 	tel.Sample(Gauge{Name: "good", Help: "h", Labels: []string{"l"}, Ask: func(context.Context) ([]Sample, error) {
 		asked++
 		return []Sample{{Labels: []string{"x"}, Value: 7}}, nil
@@ -240,7 +241,7 @@ func TestGuard(t *testing.T) {
 func TestRemembered(t *testing.T) {
 	for _, failure := range []error{nil, errors.New("away")} {
 		asked := 0
-		ask := Remembered(func(context.Context) (int, error) { asked++; return 7, failure })
+		ask := rememberedFor(time.Hour, func(context.Context) (int, error) { asked++; return 7, failure })
 		for range 3 {
 			n, err := ask(t.Context())
 			require.Equal(t, 7, n)

@@ -28,7 +28,7 @@ func TestPipeline(t *testing.T) {
 	}
 	canceled := 0
 	for _, b := range out.Branches {
-		st := w.get("/status/" + b.Job) // a child is a job like any other
+		st := w.ended(b.Job) // a child is a job like any other
 		switch {
 		case b.Name == "x512":
 			if b.Made == nil || b.Made.Width != 512 || b.Tries != 1 || st["status"] != "COMPLETED" {
@@ -82,7 +82,7 @@ func TestCancelThroughTheParent(t *testing.T) {
 	if f := failureOf(err); f.Code != comfy.Canceled || f.Attempts != 1 || f.Metrics.ExecutionMS == 0 {
 		t.Errorf("%+v: the job had run", f)
 	}
-	if st := w.get("/status/" + id); st["code"] != "canceled" {
+	if st := w.ended(id); st["code"] != "canceled" {
 		t.Errorf("%v", st)
 	}
 }
@@ -162,7 +162,7 @@ func TestNexusFromAnotherNamespace(t *testing.T) {
 	if err := run.Get(w.ctx, nil); !temporal.IsCanceledError(err) {
 		t.Errorf("the caller ends with %v", err)
 	}
-	if st := home.get("/status/" + id + "?wait=30"); st["code"] != "canceled" {
+	if st := home.ended(id); st["code"] != "canceled" {
 		t.Errorf("the job of a canceled operation: %v", st)
 	}
 }
@@ -202,7 +202,7 @@ func TestEveryNight(t *testing.T) {
 	}
 	var r comfy.Result
 	must(t, w.c.GetWorkflow(w.ctx, id, "").Get(w.ctx, &r))
-	if st := w.get("/status/" + id); st["status"] != "COMPLETED" {
+	if st := w.ended(id); st["status"] != "COMPLETED" {
 		t.Errorf("%s: %v", id, st)
 	}
 	body, err := w.files.Open(w.ctx, r.Images[0])

@@ -20,7 +20,7 @@ import (
 )
 
 // limit bounds each test: a ComfyUI on a busy CPU takes its time.
-const limit = 4 * time.Minute
+const limit = 10 * time.Minute
 
 // team is this team's worker, beside a comfyd that runs.
 type team struct {
@@ -79,6 +79,12 @@ func (t *team) get(path string) (status map[string]any) {
 	return status
 }
 
+// ended is the status of a job whose end we know of: without wait=, it may be one that comfyd has told a moment before.
+func (t *team) ended(id string) map[string]any {
+	t.Helper()
+	return t.get("/status/" + id + "?wait=30")
+}
+
 // children are the IDs of the children that a run has started, in that order.
 func (t *team) children(run client.WorkflowRun) (ids []string) {
 	t.Helper()
@@ -92,12 +98,15 @@ func (t *team) children(run client.WorkflowRun) (ids []string) {
 	return ids
 }
 
-// until polls a job until it is in a phase.
+// until polls a job until it is in a phase; one that has ended comes to none.
 func (t *team) until(id, phase string) {
 	t.Helper()
 	for t.ctx.Err() == nil {
-		if st := t.get("/status/" + id); st["phase"] == phase {
+		switch st := t.get("/status/" + id); {
+		case st["phase"] == phase:
 			return
+		case st["status"] == string(comfy.Completed), st["status"] == string(comfy.Failed):
+			t.Fatalf("job %s has ended, and was not seen %s: %v", id, phase, st)
 		}
 		pause(t.ctx, 50*time.Millisecond)
 	}
@@ -111,7 +120,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// slow is a job that takes seconds, with the file that it reads.
+// slow is a job that takes far longer than it is looked for here, with the file that it reads: each test of it stops it.
 func (t *team) slow() comfy.Request {
 	t.Helper()
 	photo, err := os.Open("testdata/photo.png")
@@ -119,7 +128,7 @@ func (t *team) slow() comfy.Request {
 	defer photo.Close()
 	in, err := t.files.Upload(t.ctx, "picked.png", photo)
 	must(t.T, err)
-	return comfy.Request{Workflow: poster(int(time.Now().UnixNano()%500), 150), Images: []comfy.Input{in}} // ComfyUI caches what it has run
+	return comfy.Request{Workflow: poster(int(time.Now().UnixNano()%500), 300), Images: []comfy.Input{in}} // ComfyUI caches what it has run
 }
 
 // namespace makes one for a caller from elsewhere.

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import time
+import urllib.error
 import urllib.parse
 import uuid
 
@@ -30,8 +31,13 @@ async def start(client, workflow, argument):
     return await client.start_workflow(workflow.run, argument, id=f"python-{uuid.uuid4()}", task_queue=TASK_QUEUE)
 
 
-def status(job):
-    return json.loads(files.call("GET", "/status/" + urllib.parse.quote(job, safe="")))
+def status(job, query=""):
+    return json.loads(files.call("GET", "/status/" + urllib.parse.quote(job, safe="") + query))
+
+
+def ended(job):
+    """The status of a job whose end we know of: without wait=, it may be one that comfyd has told a moment before."""
+    return status(job, "?wait=30")
 
 
 async def children(handle):
@@ -43,10 +49,27 @@ async def children(handle):
 
 
 async def slow():
-    """A job that takes seconds; ComfyUI caches what it has run, so each is another."""
+    """A job that takes far longer than it is looked for here; ComfyUI caches what it has run, so each is another."""
     with open(PHOTO, "rb") as photo:
         image = await asyncio.to_thread(files.upload, "picked.png", photo.read())
-    return {"workflow": poster(500 + int(time.time() * 1000) % 500, steps=150), "images": [image]}
+    return {"workflow": poster(500 + int(time.time() * 1000) % 500, steps=300), "images": [image]}
+
+
+async def running(handle):
+    """The ID of a run's only child, once ComfyUI has it; one that has ended is in no phase."""
+    for _ in range(6000):  # ten minutes: a ComfyUI on a busy CPU takes its time
+        for job in await children(handle):
+            try:
+                st = await asyncio.to_thread(status, job)
+            except urllib.error.HTTPError as e:
+                if e.code != 404:  # its parent has asked for it, and it is not there yet
+                    raise
+                continue
+            assert st["status"] == "RUNNING", f"it has ended, and was not seen running: {st}"
+            if st.get("phase") == "running":
+                return job
+        await asyncio.sleep(0.1)
+    pytest.fail("it is never seen running")
 
 
 @pytest.mark.asyncio
@@ -62,7 +85,7 @@ async def test_pipeline(client):
     assert canceled, "no poster was canceled"
     for b in canceled:
         assert b["error"]["code"] == "canceled"
-        assert (await asyncio.to_thread(status, b["job"]))["code"] == "canceled"
+        assert (await asyncio.to_thread(ended, b["job"]))["code"] == "canceled"
     assert len(await children(handle)) == ORDER["candidates"] + 3 + ORDER["posters"]  # one branch took two
     raw = await asyncio.to_thread(files.read, branches["x512"]["made"])
     assert raw.startswith(b"\x89PNG")
@@ -76,16 +99,12 @@ async def test_many_at_once(client):
 @pytest.mark.asyncio
 async def test_cancel_through_the_parent(client):
     handle = await start(client, Single, await slow())
-    for _ in range(600):
-        ids = await children(handle)
-        if ids and (await asyncio.to_thread(status, ids[0])).get("phase") == "running":
-            break
-        await asyncio.sleep(0.1)
+    job = await running(handle)
     await handle.cancel()
     with pytest.raises(WorkflowFailureError) as caught:
         await handle.result()
     assert failure_of(caught.value.cause)["code"] == "canceled"
-    assert (await asyncio.to_thread(status, ids[0]))["code"] == "canceled"
+    assert (await asyncio.to_thread(ended, job))["code"] == "canceled"
 
 
 @pytest.mark.asyncio
