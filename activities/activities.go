@@ -55,7 +55,11 @@ type Options struct {
 	Now func() time.Time
 	// Wait is how long one warm-up waits for a backend before Temporal has to ask again; 0 means 15 s.
 	Wait time.Duration
-	Log  logrus.FieldLogger
+	// AtOnce is how long a prompt may take to store few outputs itself before Collect has to; 0 means 250 ms.
+	AtOnce time.Duration
+	// PlacedFor is how long a placement counts before its prompt has started; 0 means 5 s.
+	PlacedFor time.Duration
+	Log       logrus.FieldLogger
 }
 
 // Activities are registered with a Temporal worker under the names in package comfy.
@@ -73,10 +77,16 @@ func New(o Options) *Activities {
 	if o.Wait == 0 {
 		o.Wait = warmUpWait
 	}
+	if o.AtOnce == 0 {
+		o.AtOnce = atOnceTime
+	}
+	if o.PlacedFor == 0 {
+		o.PlacedFor = placedFor
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log), load: newLoad(), drain: newDrain()}
+	return &Activities{o: o, janitor: newJanitor(o.Closed, o.Log), load: newLoad(o.PlacedFor), drain: newDrain()}
 }
 
 // Close waits for the clean-up of jobs that have ended, as long as ctx allows.

@@ -69,7 +69,7 @@ func (a *Activities) collectAtOnce(ctx context.Context, b backend.Backend, job J
 	began := time.Now()
 	ctx, done := context.WithCancel(ctx)
 	defer done()
-	defer time.AfterFunc(atOnceTime, done).Stop() // no deadline: the store's metrics would count one as a failure of the store
+	defer time.AfterFunc(a.o.AtOnce, done).Stop() // no deadline: the store's metrics would count one as a failure of the store
 	c, err := a.collectAll(ctx, b, CollectInput{JobID: job.ID, Outcome: *out, StripMetadata: job.Request.StripMetadata})
 	if err != nil {
 		logs.In(ctx, a.o.Log).WithError(err).Debug("the outputs are left to Collect")

@@ -44,10 +44,14 @@ func TestPromptOfAStoppingWorker(t *testing.T) {
 				if c.letGo {
 					b.all.LetGo()
 				}
+				over := time.Minute
+				if c.ends {
+					over = 300 * time.Millisecond
+				}
 				select {
 				case <-ctx.Done():
 					return nil, ctx.Err()
-				case <-time.After(300 * time.Millisecond): // it ends by itself
+				case <-time.After(over): // it ends by itself
 					return &backend.Outcome{Handle: handle(p)}, nil
 				}
 			}
@@ -125,7 +129,11 @@ func TestSettle(t *testing.T) {
 				return &backend.Outcome{Handle: handle(p)}, nil
 			}
 			require.Equal(t, c.failed, b.do(t, comfy.ActivityPrompt, promptInput(), nil) != nil)
-			ctx, done := context.WithTimeout(t.Context(), 2*time.Second)
+			limit := time.Minute
+			if c.waits {
+				limit = 2 * time.Second
+			}
+			ctx, done := context.WithTimeout(t.Context(), limit)
 			defer done()
 			b.all.Settle(ctx)
 			require.Equal(t, c.waits, ctx.Err() != nil)

@@ -156,13 +156,18 @@ type bench struct {
 	owners map[string]string // of other jobs, for a child that names their outputs; empty: of a child
 }
 
-// newBench has more pools behind the first.
-func newBench(t *testing.T, more ...backend.Backend) *bench {
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	return newBenchWith(t, func(*activities.Options) {})
+}
+
+// newBenchWith changes the options before they are used.
+func newBenchWith(t *testing.T, change func(*activities.Options)) *bench {
 	t.Helper()
 	b := &bench{double: &double{}, store: &memory{blobs: map[string][]byte{}}, live: live.NewHub("http://worker:1")}
 	log, hook := logtest.NewNullLogger()
 	b.log = hook
-	a := activities.New(activities.Options{
+	o := activities.Options{
 		ChildTenant: "alice", Callable: func(address string) error {
 			if strings.Contains(address, "10.0.0.1") {
 				return errors.New("10.0.0.1 is not a public address")
@@ -173,15 +178,16 @@ func newBench(t *testing.T, more ...backend.Backend) *bench {
 			tenant, found := b.owners[id]
 			return tenant, found, nil
 		},
-		Backends: append([]backend.Backend{b.double}, more...), Store: b.store, Live: b.live, Log: log, Wait: time.Second,
+		Backends: []backend.Backend{b.double}, Store: b.store, Live: b.live, Log: log, Wait: time.Second,
 		Limits:    activities.Limits{Start: time.Hour, Run: time.Hour, Stall: time.Minute},
 		Closed:    func(context.Context, activities.Execution) (bool, error) { return b.closed, nil },
 		Now:       func() time.Time { return time.Now().Add(b.ahead) },
 		Elsewhere: func(context.Context) ([]backend.Pool, error) { return b.others, nil },
-	})
-	b.all = a
+	}
+	change(&o)
+	b.all = activities.New(o)
 	b.env = b.beside().env
-	t.Cleanup(func() { a.Close(context.Background()) })
+	t.Cleanup(func() { b.all.Close(context.Background()) })
 	return b
 }
 

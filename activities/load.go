@@ -15,20 +15,22 @@ const placedFor = 5 * time.Second
 // load counts the prompts of each pool that this worker knows of, so that a full pool overflows into the next one. It
 // is a guess where several workers serve a pool, and nothing's correctness rests on it.
 type load struct {
+	placedFor time.Duration
+
 	mu      sync.Mutex
 	running map[string]int
 	placed  map[string]map[string]time.Time // by pool and job
 }
 
-func newLoad() *load {
-	return &load{running: map[string]int{}, placed: map[string]map[string]time.Time{}}
+func newLoad(placedFor time.Duration) *load {
+	return &load{placedFor: placedFor, running: map[string]int{}, placed: map[string]map[string]time.Time{}}
 }
 
 // full tells whether a pool's slots are all taken, or about to be.
 func (l *load) full(p backend.Pool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	maps.DeleteFunc(l.placed[p.Name], func(_ string, at time.Time) bool { return time.Since(at) > placedFor })
+	maps.DeleteFunc(l.placed[p.Name], func(_ string, at time.Time) bool { return time.Since(at) > l.placedFor })
 	return l.running[p.Name]+len(l.placed[p.Name]) >= p.Slots
 }
 

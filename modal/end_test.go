@@ -2,6 +2,7 @@ package modal
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func TestEndsOfARunningCall(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w.T, w.rec = t, backendtest.NewRecorder()
 			w.ready(w.b)
-			end := w.run(w.ctx(), w.prompt(script{"sleep": 30}), nil)
+			end := w.run(w.ctx(), w.prompt(script{"sleep": long}), nil)
 			require.NoError(t, c.does(w.running()))
 			e := w.fails(end, c.code)
 			require.Equal(t, c.ran, e.Ran)
@@ -61,9 +62,13 @@ func TestRestarted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, nil)
 			w.ready(w.b)
-			end := w.run(w.ctx(), w.prompt(script{"sleep": 2}), nil)
+			p, let := w.held(nil)
+			end := w.run(w.ctx(), p, nil)
 			id := w.running()
 			require.NoError(t, does(w.m, id))
+			_, err := w.m.Wait(w.ctx(), func(c fakemodal.Call) bool { return c.ID == id && len(c.Attempts) == 2 })
+			require.NoError(t, err)
+			let()
 			w.succeeds(end)
 			call, err := w.m.Call(id)
 			require.NoError(t, err)
@@ -142,12 +147,14 @@ func TestUserErrors(t *testing.T) {
 func TestControlPlaneAway(t *testing.T) {
 	w := newWorld(t, nil)
 	w.ready(w.b)
-	end := w.run(w.ctx(), w.prompt(script{"sleep": 3}), nil)
+	p, let := w.held(nil)
+	end := w.run(w.ctx(), p, nil)
 	w.running()
 	away := w.m.Unavailable()
-	require.Eventually(t, func() bool { return !w.b.Servers()[0].Healthy }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return !w.b.Servers()[0].Healthy }, patience, 10*time.Millisecond)
 	require.Positive(t, away.Fired())
 	away.Clear()
+	let()
 	w.succeeds(end)
 	require.Equal(t, 1, w.executions())
 }
@@ -158,8 +165,8 @@ func TestWithoutProgress(t *testing.T) {
 		do    script
 		fault *fakemodal.Rule
 	}{
-		"mute":   {script{"sleep": 3, "mute": true}, nil},
-		"broken": {script{"sleep": 3}, &fakemodal.Rule{Methods: []string{"QueueGet", "QueueGetOrCreate"}, From: fakemodal.Clients, Code: 13, Message: "broken"}},
+		"mute":   {script{"mute": true}, nil},
+		"broken": {nil, &fakemodal.Rule{Methods: []string{"QueueGet", "QueueGetOrCreate"}, From: fakemodal.Clients, Code: 13, Message: "broken"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, nil)
@@ -167,9 +174,10 @@ func TestWithoutProgress(t *testing.T) {
 			if c.fault != nil {
 				w.m.Inject(*c.fault)
 			}
-			end := w.run(w.ctx(), w.prompt(c.do), nil)
-			w.running()
-			require.Empty(t, end, "it was known only by its end")
+			p, let := w.held(c.do)
+			end := w.run(w.ctx(), p, nil)
+			w.running() // it is not known by its end, which waits
+			let()
 			w.succeeds(end)
 		})
 	}
@@ -179,17 +187,23 @@ func TestWithoutProgress(t *testing.T) {
 func TestProgress(t *testing.T) {
 	w := newWorld(t, nil)
 	w.ready(w.b)
-	end := w.run(w.ctx(), w.prompt(script{"sleep": 1}), nil)
-	w.running()
-	require.Eventually(t, func() bool {
-		u := w.rec.Updates()
-		return u[len(u)-1].Progress.Step == 1
-	}, 10*time.Second, 5*time.Millisecond)
+	p, let := w.held(nil)
+	end := w.run(w.ctx(), p, nil)
+	w.stepped()
+	let()
 	w.succeeds(end)
 	u := w.rec.Updates()
 	require.Equal(t, backend.Update{Progress: comfy.Progress{NodesTotal: 2}}, u[0])
 	require.Contains(t, u, backend.Update{Running: true, Progress: comfy.Progress{Value: 0.125, NodesTotal: 2, CurrentNode: "1", Step: 1, Steps: 4}})
 	require.Equal(t, backend.Update{Running: true, Progress: comfy.Progress{Value: 1, NodesDone: 2, NodesTotal: 2}}, u[len(u)-1])
+}
+
+// stepped waits until the recorder has heard of the one step that the app shows.
+func (w *world) stepped() {
+	w.Helper()
+	require.Eventually(w, func() bool {
+		return slices.ContainsFunc(w.rec.Updates(), func(u backend.Update) bool { return u.Progress.Step == 1 })
+	}, patience, 5*time.Millisecond)
 }
 
 // TestResultsThatAreGone, before the job has them and after.

@@ -6,17 +6,20 @@ import (
 	"io"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/internal/fakemodal"
 )
 
 // TestMemoryOfABigResult: 50 MB pass through, and none of them is kept. All that is allocated is counted, also by the
 // fake, which is in this process.
 func TestMemoryOfABigResult(t *testing.T) {
 	const size, most = 50 << 20, 8 << 20
-	w := newWorld(t, nil)
+	// No looks at the app meanwhile: there are the more of them, the slower the machine is.
+	w := newWorld(t, nil, func(_ *fakemodal.Server, _ *Options, tm *timing) { tm.look = time.Hour })
 	w.ready(w.b)
 	p := w.prompt(script{"size": size})
 	out := w.succeeds(w.run(w.ctx(), p, nil))

@@ -23,7 +23,7 @@ func TestRealPreviews(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	p := backendtest.Prompt(t, backendtest.Sampled(1))
-	require.Eventually(t, func() bool { return b.known() != nil && b.Ready(t.Context(), p) == nil }, 3*time.Minute, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return b.known() != nil && b.Ready(t.Context(), p) == nil }, 2*patience, 100*time.Millisecond)
 	backendtest.RequirePreviews(t, b, 60) // seconds, of which one has a picture at most
 }
 
@@ -47,7 +47,11 @@ func TestPreviews(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, nil, func(_ *fakemodal.Server, o *Options, _ *timing) { o.Previews = c.wanted })
 			w.ready(w.b)
-			w.succeeds(w.run(w.ctx(), w.prompt(script{"sleep": 1, "preview": c.shown}), nil))
+			p, let := w.held(script{"preview": c.shown})
+			end := w.run(w.ctx(), p, nil)
+			w.stepped() // the preview comes with it
+			let()
+			w.succeeds(end)
 			require.Equal(t, c.told, w.rec.Previews())
 			require.Contains(t, w.rec.Updates(), backend.Update{Running: true, Progress: comfy.Progress{Value: 0.125, NodesTotal: 2, CurrentNode: "1", Step: 1, Steps: 4}},
 				"the events beside it count all the same")

@@ -39,7 +39,7 @@ func realApp(t *testing.T, change func(o *fakemodal.Options)) *fakemodal.Server 
 	for k, v := range m.Env() {
 		t.Setenv(k, v)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err = m.Deploy(ctx)
 	require.NoError(t, err)
@@ -50,14 +50,16 @@ func realApp(t *testing.T, change func(o *fakemodal.Options)) *fakemodal.Server 
 // would start a ComfyUI for the catalogue, and one container with one ComfyUI.
 func TestSuite(t *testing.T) {
 	m := realApp(t, nil)
-	b, err := New(Options{Log: logTo(t)})
+	tm := defaultTiming()
+	tm.catalogWait = time.Minute // an invalid workflow is to be refused at once
+	b, err := newBackend(Options{Log: logTo(t)}, tm)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	var once sync.Once
 	backendtest.Run(t, func(t *testing.T) backend.Backend {
 		once.Do(func() {
 			p := backendtest.Prompt(t, smallGraph)
-			require.Eventually(t, func() bool { return b.known() != nil && b.Ready(t.Context(), p) == nil }, 3*time.Minute, 100*time.Millisecond)
+			require.Eventually(t, func() bool { return b.known() != nil && b.Ready(t.Context(), p) == nil }, 2*patience, 100*time.Millisecond)
 		})
 		return b
 	})
@@ -79,9 +81,9 @@ func TestContainerTakenAway(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	w := &world{T: t, m: m, b: b, rec: backendtest.NewRecorder()}
 	for _, does := range []func(id string) error{m.KillContainer, m.Preempt} {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*patience) // two cold starts
 		defer cancel()
-		require.Eventually(t, func() bool { return b.Ready(ctx, w.prompt(nil)) == nil }, 2*time.Minute, 50*time.Millisecond)
+		require.Eventually(t, func() bool { return b.Ready(ctx, w.prompt(nil)) == nil }, 2*patience, 50*time.Millisecond)
 		w.rec = backendtest.NewRecorder()
 		p := backendtest.Prompt(t, slowGraph)
 		end := make(chan result, 1)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -22,13 +24,21 @@ import (
 
 const testApp = "scripted"
 
-// quick is timing for tests: what is waited for comes soon, and nothing that should not happen does.
+// patience is for what certainly comes, on a busy machine too.
+const patience = 5 * time.Minute
+
+// long is for calls that a test ends before their time is up. In seconds, as the app takes them.
+const long = 600
+
+// quick is timing for tests: what is waited for comes soon, and nothing that should not happen does. How long Ready waits
+// for an answer is the exception: tests count on that it comes.
 func quick() timing {
 	t := defaultTiming()
 	t.look, t.lookSick, t.catalogFresh, t.catalogAgain = 200*time.Millisecond, 50*time.Millisecond, 2*time.Second, 200*time.Millisecond
 	t.poll, t.channel, t.again, t.againMost, t.gone = 2*time.Second, 2*time.Second, 20*time.Millisecond, 200*time.Millisecond, 50*time.Millisecond
 	t.throttle, t.graph, t.stats, t.aside = 300*time.Millisecond, 300*time.Millisecond, 100*time.Millisecond, 300*time.Millisecond
 	t.cancelAgain, t.terminate = 500*time.Millisecond, 3*time.Second
+	t.statsWait, t.catalogWait = time.Minute, time.Minute
 	return t
 }
 
@@ -57,7 +67,7 @@ func deployed(t *testing.T) string {
 			return
 		}
 		defer s.Stop()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		_, made.err = s.Deploy(ctx)
 	})
@@ -141,7 +151,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 }
 
 func (w *world) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.Context(), patience)
 	w.Cleanup(cancel)
 	return ctx
 }
@@ -149,7 +159,7 @@ func (w *world) ctx() context.Context {
 // well waits until the backend has found the app, and its catalogue.
 func (w *world) well(b *Backend) {
 	w.Helper()
-	require.Eventually(w, func() bool { return b.Servers()[0].Healthy && b.known() != nil }, 30*time.Second, 10*time.Millisecond, "%+v", b.Servers()[0].Problem)
+	require.Eventually(w, func() bool { return b.Servers()[0].Healthy && b.known() != nil }, patience, 10*time.Millisecond, "%+v", b.Servers()[0].Problem)
 }
 
 // ready waits until the backend takes prompts.
@@ -157,7 +167,7 @@ func (w *world) ready(b *Backend) {
 	w.Helper()
 	w.well(b)
 	var err error
-	require.Eventually(w, func() bool { err = b.Ready(w.ctx(), w.prompt(nil)); return err == nil }, 30*time.Second, 20*time.Millisecond, "%v", err)
+	require.Eventually(w, func() bool { err = b.Ready(w.ctx(), w.prompt(nil)); return err == nil }, patience, 20*time.Millisecond, "%v", err)
 }
 
 const smallGraph = `{"1":{"class_type":"EmptyImage","inputs":{"width":8,"height":8,"batch_size":1,"color":7}},
@@ -177,6 +187,16 @@ func (w *world) prompt(do script) *backend.Prompt {
 	return p
 }
 
+// held is a prompt whose call shows progress and then runs until let is called: what a test does meanwhile, it does to a
+// call that runs, however long this process is held up.
+func (w *world) held(do script) (p *backend.Prompt, let func()) {
+	w.Helper()
+	free := filepath.Join(w.TempDir(), "free")
+	all := script{"until": free}
+	maps.Copy(all, do)
+	return w.prompt(all), func() { require.NoError(w, os.WriteFile(free, nil, 0o600)) }
+}
+
 type result struct {
 	out *backend.Outcome
 	err error
@@ -184,9 +204,13 @@ type result struct {
 
 // run starts a prompt on the world's backend.
 func (w *world) run(ctx context.Context, p *backend.Prompt, h *backend.Handle) chan result {
+	return runOn(ctx, w.b, p, h, w.rec)
+}
+
+func runOn(ctx context.Context, b *Backend, p *backend.Prompt, h *backend.Handle, rec backend.Recorder) chan result {
 	end := make(chan result, 1)
 	go func() {
-		out, err := w.b.Run(ctx, p, h, w.rec)
+		out, err := b.Run(ctx, p, h, rec)
 		end <- result{out, err}
 	}()
 	return end
@@ -197,7 +221,7 @@ func (w *world) ends(end chan result) result {
 	select {
 	case r := <-end:
 		return r
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		require.FailNow(w, "the prompt did not end")
 		return result{}
 	}
@@ -231,7 +255,7 @@ func (w *world) running() string {
 	require.Eventually(w, func() bool {
 		u := w.rec.Updates()
 		return len(u) > 0 && u[len(u)-1].Running
-	}, 30*time.Second, 5*time.Millisecond, "nobody said that the prompt runs")
+	}, patience, 5*time.Millisecond, "nobody said that the prompt runs")
 	return w.call()
 }
 
@@ -244,7 +268,7 @@ func (w *world) call() string {
 			id = h[len(h)-1].CallID
 		}
 		return id != ""
-	}, 30*time.Second, 5*time.Millisecond, "no call was made")
+	}, patience, 5*time.Millisecond, "no call was made")
 	return id
 }
 

@@ -9,6 +9,7 @@ import (
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
 
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/backend"
@@ -27,6 +28,18 @@ func waits(ctx context.Context) error {
 	return temporal.NewCanceledError("ACTIVITY_ID_NOT_STARTED")
 }
 
+// stays is waits for a step that the job has no reason to leave: it is canceled when a job that leaves has begun the next
+// submission, before which there is a pause of half a second.
+func stays(ctx context.Context, env *testsuite.TestWorkflowEnvironment) error {
+	patient, done := context.WithTimeout(ctx, 2*time.Second)
+	defer done()
+	if err := waits(patient); ctx.Err() != nil {
+		return err
+	}
+	env.CancelWorkflow()
+	return waits(ctx)
+}
+
 // TestPoolIsGone: a job whose pool has lost its last worker goes elsewhere, from any step that needs the pool.
 func TestPoolIsGone(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -42,6 +55,15 @@ func TestPoolIsGone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &script{}
+			env := newEnv(t, s)
+			// From within the step: a delay from the job's begin may be over before it.
+			leave := func(ctx context.Context) error {
+				env.SignalWorkflow(comfy.SignalPoolGone, c.signal)
+				if c.code == comfy.Canceled { // the signal has changed nothing
+					return stays(ctx, env)
+				}
+				return waits(ctx)
+			}
 			var avoided []string
 			s.warmUp = func(_ context.Context, j activities.Job) (*activities.Placement, error) {
 				avoided = append(avoided, j.Avoid)
@@ -51,18 +73,13 @@ func TestPoolIsGone(t *testing.T) {
 			if c.collecting {
 				s.collect = func(ctx context.Context, in activities.CollectInput) (*activities.Collected, error) {
 					s.collect = nil
-					return nil, waits(ctx)
+					return nil, leave(ctx)
 				}
 			} else {
 				s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
 					s.prompt = nil
-					return nil, waits(ctx)
+					return nil, leave(ctx)
 				}
-			}
-			env := newEnv(t, s)
-			env.RegisterDelayedCallback(func() { env.SignalWorkflow(comfy.SignalPoolGone, c.signal) }, 200*time.Millisecond)
-			if c.code == comfy.Canceled { // the signal has changed nothing
-				env.RegisterDelayedCallback(env.CancelWorkflow, 400*time.Millisecond)
 			}
 			res, f := run(t, env, request)
 			require.Len(t, s.prompts, c.prompts)
@@ -81,12 +98,15 @@ func TestPoolIsGone(t *testing.T) {
 
 // TestPoolIsGoneWhileTheJobIsCanceled: the cancel wins.
 func TestPoolIsGoneWhileTheJobIsCanceled(t *testing.T) {
-	s := &script{prompt: func(ctx context.Context, _ activities.PromptInput) (*backend.Outcome, error) { return nil, waits(ctx) }}
+	s := &script{}
 	env := newEnv(t, s)
-	env.RegisterDelayedCallback(func() {
-		env.SignalWorkflow(comfy.SignalPoolGone, "url")
-		env.CancelWorkflow()
-	}, 200*time.Millisecond)
+	s.prompt = func(ctx context.Context, _ activities.PromptInput) (*backend.Outcome, error) {
+		env.RegisterDelayedCallback(func() { // both before the workflow looks at either
+			env.SignalWorkflow(comfy.SignalPoolGone, "url")
+			env.CancelWorkflow()
+		}, 0)
+		return nil, waits(ctx)
+	}
 	_, f := run(t, env, request)
 	require.Equal(t, comfy.Canceled, f.Code)
 	require.Len(t, s.prompts, 1)
@@ -98,12 +118,12 @@ func TestPoolIsGoneAfterTheTimeToStart(t *testing.T) {
 	s.warmUp = func(context.Context, activities.Job) (*activities.Placement, error) {
 		return &activities.Placement{Pool: backend.Pool{Name: "url", Kind: "url"}, StartTimeout: time.Second, RunTimeout: 30 * time.Minute}, nil
 	}
+	env := newEnv(t, s)
 	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
 		s.prompt = nil
+		env.RegisterDelayedCallback(func() { env.SignalWorkflow(comfy.SignalPoolGone, "url") }, 2*time.Second)
 		return nil, waits(ctx)
 	}
-	env := newEnv(t, s)
-	env.RegisterDelayedCallback(func() { env.SignalWorkflow(comfy.SignalPoolGone, "url") }, 2*time.Second)
 	_, f := run(t, env, request)
 	require.Nil(t, f)
 	require.Len(t, s.prompts, 2)
@@ -113,13 +133,13 @@ func TestPoolIsGoneAfterTheTimeToStart(t *testing.T) {
 // TestPoolIsGoneUnderADyingAttempt: an attempt that dies while it is let go of times out instead of being canceled.
 func TestPoolIsGoneUnderADyingAttempt(t *testing.T) {
 	s := &script{}
+	env := newEnv(t, s)
 	s.prompt = func(ctx context.Context, in activities.PromptInput) (*backend.Outcome, error) {
 		s.prompt = nil
+		env.SignalWorkflow(comfy.SignalPoolGone, "url")
 		_ = waits(ctx)
 		return nil, temporal.NewTimeoutError(enums.TIMEOUT_TYPE_HEARTBEAT, nil)
 	}
-	env := newEnv(t, s)
-	env.RegisterDelayedCallback(func() { env.SignalWorkflow(comfy.SignalPoolGone, "url") }, 200*time.Millisecond)
 	res, f := run(t, env, request)
 	require.Nil(t, f)
 	require.Equal(t, 2, res.Attempts)
@@ -128,12 +148,14 @@ func TestPoolIsGoneUnderADyingAttempt(t *testing.T) {
 
 // TestPoolIsGoneForAJobThatWantsNoOther waits for that pool's worker.
 func TestPoolIsGoneForAJobThatWantsNoOther(t *testing.T) {
-	s := &script{prompt: func(ctx context.Context, _ activities.PromptInput) (*backend.Outcome, error) { return nil, waits(ctx) }}
+	s := &script{}
 	env := newEnv(t, s)
+	s.prompt = func(ctx context.Context, _ activities.PromptInput) (*backend.Outcome, error) {
+		env.SignalWorkflow(comfy.SignalPoolGone, "url")
+		return nil, stays(ctx, env)
+	}
 	req := request
 	req.Backend = "url"
-	env.RegisterDelayedCallback(func() { env.SignalWorkflow(comfy.SignalPoolGone, "url") }, 200*time.Millisecond)
-	env.RegisterDelayedCallback(env.CancelWorkflow, 400*time.Millisecond)
 	_, f := run(t, env, req)
 	require.Equal(t, comfy.Canceled, f.Code, "nothing but the cancel has ended it")
 	require.Len(t, s.prompts, 1)

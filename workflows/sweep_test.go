@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/testsuite"
 
 	"github.com/comfyd/comfyd/activities"
 	"github.com/comfyd/comfyd/workflows"
@@ -18,8 +17,7 @@ func TestSweepGoesOn(t *testing.T) {
 	at := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	for name, last := range map[string]*activities.Swept{"the first": nil, "the next": {Told: at}, "after one of another version": {}} {
 		t.Run(name, func(t *testing.T) {
-			var suite testsuite.WorkflowTestSuite
-			env := suite.NewTestWorkflowEnvironment()
+			env := bareEnv()
 			want := time.Time{}
 			if last != nil {
 				env.SetLastCompletionResult(last)

@@ -97,9 +97,7 @@ func TestAnEndThatIsNoneIsNotTold(t *testing.T) {
 // deliveries runs the webhook's workflow against a receiver that answers so, and says at which second of it each attempt was.
 func deliveries(t *testing.T, answer func(n int) comfy.Delivery) (at []time.Duration, env *testsuite.TestWorkflowEnvironment) {
 	t.Helper()
-	var suite testsuite.WorkflowTestSuite
-	env = suite.NewTestWorkflowEnvironment()
-	env.SetTestTimeout(time.Minute)
+	env = bareEnv()
 	began := env.Now()
 	env.RegisterWorkflowWithOptions(workflows.Webhook, workflow.RegisterOptions{Name: comfy.WebhookWorkflowName})
 	env.RegisterActivityWithOptions(func(_ context.Context, in comfy.Webhook) (*comfy.Delivery, error) {

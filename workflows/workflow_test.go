@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/comfyd/comfyd/activities"
@@ -84,11 +85,18 @@ func (s *script) Stop(_ context.Context, in activities.PromptInput) error {
 	return nil
 }
 
-func newEnv(t *testing.T, s *script) *testsuite.TestWorkflowEnvironment {
-	t.Helper()
+// bareEnv has patience with a machine that is slow, or that stops for seconds: its times are real ones.
+func bareEnv() *testsuite.TestWorkflowEnvironment {
 	var suite testsuite.WorkflowTestSuite
 	env := suite.NewTestWorkflowEnvironment()
-	env.SetTestTimeout(time.Minute) // of real time, beside others on two cores
+	env.SetTestTimeout(time.Minute)
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
+	return env
+}
+
+func newEnv(t *testing.T, s *script) *testsuite.TestWorkflowEnvironment {
+	t.Helper()
+	env := bareEnv()
 	env.RegisterWorkflowWithOptions(workflows.ComfyUI, workflow.RegisterOptions{Name: comfy.WorkflowName})
 	env.RegisterActivityWithOptions(s.Look, activity.RegisterOptions{Name: comfy.ActivityLook})
 	env.RegisterActivityWithOptions(s.WarmUp, activity.RegisterOptions{Name: comfy.ActivityWarmUp})
@@ -324,11 +332,14 @@ func TestCancel(t *testing.T) {
 
 // TestCancelBetweenAttempts: Temporal cancels an activity that no worker is at by itself, and then nobody has stopped the prompt.
 func TestCancelBetweenAttempts(t *testing.T) {
-	s := &script{prompt: func(context.Context, activities.PromptInput) (*backend.Outcome, error) {
-		return nil, temporal.NewApplicationError("the worker has stopped", string(comfy.BackendLost))
-	}}
+	s := &script{}
 	env := newEnv(t, s)
-	env.RegisterDelayedCallback(env.CancelWorkflow, 100*time.Millisecond)
+	s.prompt = func(context.Context, activities.PromptInput) (*backend.Outcome, error) {
+		if len(s.prompts) == 1 { // before the pause of the retry policy is over
+			env.RegisterDelayedCallback(env.CancelWorkflow, 100*time.Millisecond)
+		}
+		return nil, temporal.NewApplicationError("the worker has stopped", string(comfy.BackendLost))
+	}
 	_, f := run(t, env, request)
 	require.Equal(t, comfy.Canceled, f.Code)
 	require.Len(t, s.stops, 1)

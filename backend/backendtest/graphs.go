@@ -38,8 +38,9 @@ func solid(width, height, batch, rgb int) string {
 		"2":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"comfyd-suite/solid"}}}`, width, height, batch, rgb)
 }
 
-// slowRows make a prompt slow enough to be seen at work by a backend that is told of progress once a second.
-const slowRows = 800
+// slowRows make a prompt slow enough to be seen at work by a backend that is told of progress once a second, and to be at
+// work still when the test has been held up for some seconds since. ComfyUI makes no latent of more than 2048.
+const slowRows = 1600
 
 // slow makes one image of 384 pixels by 8 for each row, tile by tile; after each tile it can be interrupted. None of it
 // is cached.

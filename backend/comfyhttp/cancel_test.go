@@ -60,7 +60,7 @@ func TestCancelWaitsForTheEnd(t *testing.T) {
 // TestCancelOfLatePost: a prompt that is nowhere may be on its way.
 func TestCancelOfLatePost(t *testing.T) {
 	f := setup(t, func(_ *Options, tm *timing) {
-		tm.cancel, tm.probe, tm.queueQuiet = 300*time.Millisecond, time.Hour, time.Hour
+		tm.cancel, tm.probe, tm.queueQuiet = 5*time.Second, time.Hour, time.Hour
 	})
 	gate := f.s.Hold("SaveImage")
 	first := f.run(f.prompt(solid(1)), nil)
@@ -69,7 +69,7 @@ func TestCancelOfLatePost(t *testing.T) {
 	p := f.prompt(solid(2))
 	body, err := comfyui.Body(p, comfyui.NewPlan(p.Graph, nil), nil, false)
 	require.NoError(t, err)
-	_, err = f.b.servers[0].call(t.Context(), time.Second, "POST", "/prompt", body)
+	_, err = f.b.servers[0].call(t.Context(), patience, "POST", "/prompt", body)
 	require.Error(t, err)
 	gone := make(chan error, 1)
 	go func() { gone <- f.b.Cancel(t.Context(), backend.Handle{Server: f.s.URL, PromptID: p.ID}) }()

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
 	"github.com/stretchr/testify/require"
 
 	"github.com/comfyd/comfyd/backend"
@@ -22,7 +25,7 @@ func TestWithoutSocket(t *testing.T) {
 		"refused": func(s *fakecomfy.Server) { s.NoSockets(true) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := setup(t, nil)
+			f := setup(t, func(_ *Options, tm *timing) { tm.socketReady = 500 * time.Millisecond })
 			spoil(f.s)
 			gate := f.s.Hold("SaveImage")
 			p := f.prompt(solid(1))
@@ -70,7 +73,9 @@ func TestDeafSocket(t *testing.T) {
 
 // TestOrdinaryJob asks for as little as it can.
 func TestOrdinaryJob(t *testing.T) {
-	f := setup(t, func(_ *Options, tm *timing) { tm.probe = time.Hour })
+	f := setup(t, func(_ *Options, tm *timing) {
+		tm.probe, tm.queueQuiet, tm.queueBlind, tm.socketReady = time.Hour, time.Hour, time.Hour, patience
+	})
 	f.succeeds(f.run(f.prompt(solid(1)), nil))
 	require.Zero(t, f.s.Requests("GET /queue"), "the queue holds all workflows")
 	require.Equal(t, 1, f.s.Requests("GET /object_info"))
@@ -79,7 +84,9 @@ func TestOrdinaryJob(t *testing.T) {
 
 // TestWaitingJob learns its place from the socket.
 func TestWaitingJob(t *testing.T) {
-	f := setup(t, func(_ *Options, tm *timing) { tm.probe, tm.queueQuiet = time.Hour, time.Hour })
+	f := setup(t, func(_ *Options, tm *timing) {
+		tm.probe, tm.queueQuiet, tm.queueBlind, tm.socketReady = time.Hour, time.Hour, time.Hour, patience
+	})
 	gate := f.s.Hold("SaveImage")
 	first := f.run(f.prompt(solid(1)), nil)
 	gate.Reached()
@@ -90,7 +97,7 @@ func TestWaitingJob(t *testing.T) {
 	require.Eventually(t, func() bool {
 		u := f.rec.Updates()
 		return len(u) > 0 && !u[0].Running && u[0].QueuePosition != nil && *u[0].QueuePosition == 0
-	}, 5*time.Second, time.Millisecond)
+	}, patience, time.Millisecond)
 	asked := f.s.Requests("GET /history/" + second.ID)
 	f.s.Await("more looks", func() bool { return f.s.Requests("GET /history/"+second.ID) > asked+3 })
 	require.Zero(t, f.s.Requests("GET /queue"))
@@ -137,7 +144,8 @@ func TestRestart(t *testing.T) {
 		require.True(t, f.fails(end, comfy.BackendLost).Ran)
 	})
 	t.Run("waiting", func(t *testing.T) {
-		f := setup(t, nil)
+		// Long enough for the end of the socket to be heard before the second look.
+		f := setup(t, func(_ *Options, tm *timing) { tm.absent = time.Second })
 		gate := f.s.Hold("SaveImage")
 		end := f.run(f.prompt(solid(1)), nil)
 		gate.Reached()
@@ -175,10 +183,13 @@ func TestServerDies(t *testing.T) {
 		e := f.fails(end, comfy.BackendLost)
 		require.True(t, e.Ran)
 		require.Contains(t, e.Message, "not answered")
+		require.Eventually(t, func() bool { return f.b.Ready(t.Context(), f.prompt(solid(1))) != nil }, patience, time.Millisecond)
 		errorOf(t, f.b.Ready(t.Context(), f.prompt(solid(1))), comfy.BackendUnavailable)
 	})
 	t.Run("for a moment", func(t *testing.T) {
-		f := setup(t, func(_ *Options, tm *timing) { tm.refused = time.Minute })
+		log, said := logtest.NewNullLogger()
+		log.SetLevel(logrus.DebugLevel)
+		f := setup(t, func(o *Options, tm *timing) { o.Log, tm.refused, tm.hung = log, time.Hour, time.Hour })
 		gate := f.s.Hold("SaveImage")
 		p := f.prompt(solid(1))
 		end := f.run(p, nil)
@@ -186,12 +197,15 @@ func TestServerDies(t *testing.T) {
 		f.s.Stop()
 		gate.Open()
 		f.s.Await("the end", func() bool { return f.s.Has(p.ID) })
+		f.s.Await("a look in vain", func() bool {
+			return slices.ContainsFunc(said.AllEntries(), func(e *logrus.Entry) bool { return e.Message == "no answer about the prompt" })
+		})
 		f.s.Start()
 		f.succeeds(end)
 		require.Equal(t, 1, f.s.Runs(p.ID))
 	})
 	t.Run("hangs for good", func(t *testing.T) {
-		f := setup(t, func(_ *Options, tm *timing) { tm.call = 100 * time.Millisecond })
+		f := setup(t, func(_ *Options, tm *timing) { tm.call, tm.hung, tm.probe = time.Second, 3*time.Second, time.Hour })
 		gate := f.s.Hold("SaveImage")
 		end := f.run(f.prompt(solid(1)), nil)
 		gate.Reached()
@@ -200,7 +214,7 @@ func TestServerDies(t *testing.T) {
 		require.True(t, f.fails(end, comfy.BackendLost).Ran)
 	})
 	t.Run("hangs for a moment", func(t *testing.T) {
-		f := setup(t, func(_ *Options, tm *timing) { tm.call, tm.hung = 50*time.Millisecond, time.Minute })
+		f := setup(t, func(_ *Options, tm *timing) { tm.call, tm.hung, tm.probe = time.Second, time.Hour, time.Hour })
 		gate := f.s.Hold("SaveImage")
 		p := f.prompt(solid(1))
 		end := f.run(p, nil)
@@ -304,7 +318,7 @@ func TestPostCutOff(t *testing.T) {
 
 // TestPostArrivesLate: one look that does not find it proves nothing.
 func TestPostArrivesLate(t *testing.T) {
-	f := setup(t, func(_ *Options, tm *timing) { tm.absent, tm.probe = 300*time.Millisecond, time.Hour })
+	f := setup(t, func(_ *Options, tm *timing) { tm.absent, tm.probe = time.Hour, time.Hour })
 	late := f.s.LatePost()
 	p := f.prompt(solid(1))
 	end := f.run(p, nil)
@@ -360,7 +374,7 @@ func TestFilesGoWrong(t *testing.T) {
 }
 
 func TestDownloadHangs(t *testing.T) {
-	f := setup(t, func(_ *Options, tm *timing) { tm.idle, tm.probe = 50*time.Millisecond, time.Hour })
+	f := setup(t, func(_ *Options, tm *timing) { tm.idle, tm.probe = time.Second, time.Hour })
 	out := f.succeeds(f.run(f.prompt(solid(1)), nil))
 	f.s.HoldHTTP()
 	_, err := f.read(out, out.Files[0])
@@ -369,7 +383,7 @@ func TestDownloadHangs(t *testing.T) {
 
 // TestLeavingWhilePosting: a prompt whose post was under way when the context ended is known afterwards.
 func TestLeavingWhilePosting(t *testing.T) {
-	f := setup(t, func(_ *Options, tm *timing) { tm.probe = time.Hour })
+	f := setup(t, func(_ *Options, tm *timing) { tm.probe, tm.socketReady = time.Hour, 50*time.Millisecond })
 	hang := f.s.HoldHTTP()
 	ctx, leave := context.WithCancel(t.Context())
 	p := f.prompt(solid(1))
@@ -409,6 +423,41 @@ func TestLeavingBeforePosting(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.True(t, errorOf(t, err, comfy.Internal).Unsent)
 	require.Empty(t, f.s.Posted())
+}
+
+// TestLeavingWhileLooking: a prompt that ComfyUI has is never called unsent, also where the context ends while ComfyUI is
+// asked for it: its handle would be forgotten, and nobody could stop it.
+func TestLeavingWhileLooking(t *testing.T) {
+	for _, attached := range []bool{false, true} {
+		f := setup(t, func(_ *Options, tm *timing) { tm.probe, tm.call = time.Hour, time.Minute })
+		gate := f.s.Hold("EmptyImage")
+		p := f.prompt(solid(1))
+		ctx, leave := context.WithCancel(t.Context())
+		end := make(chan error, 1)
+		run := func(h *backend.Handle) {
+			go func() {
+				_, err := f.b.Run(ctx, p, h, f.rec)
+				end <- err
+			}()
+		}
+		run(nil)
+		f.started()
+		if attached {
+			leave()
+			require.ErrorIs(t, <-end, context.Canceled)
+			ctx, leave = context.WithCancel(t.Context())
+			h := f.rec.Handles()[0]
+			run(&h)
+		}
+		http := f.s.HoldHTTP()
+		http.Reached()
+		leave()
+		err := <-end
+		require.ErrorIs(t, err, context.Canceled)
+		require.False(t, errorOf(t, err, comfy.Internal).Unsent)
+		http.Open()
+		gate.Open()
+	}
 }
 
 func TestRecorderFails(t *testing.T) {

@@ -21,6 +21,9 @@ import (
 	"github.com/comfyd/comfyd/internal/fakecomfy"
 )
 
+// patience is how long what must happen is waited for: a machine may be slow, or stop for seconds.
+const patience = time.Minute
+
 // quick is timing for tests: everything happens soon, and nothing that should not happen does.
 func quick() timing {
 	t := defaultTiming()
@@ -28,8 +31,8 @@ func quick() timing {
 	t.pollFirst, t.pollMost, t.pollBlind = 5*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond
 	t.queueQuiet, t.queueBlind, t.absent = 100*time.Millisecond, 40*time.Millisecond, 20*time.Millisecond
 	t.refused, t.hung = 300*time.Millisecond, 600*time.Millisecond
-	t.socketReady, t.socketAgain = 500*time.Millisecond, 10*time.Millisecond
-	t.frames, t.cancel, t.giveUp = 200*time.Millisecond, 5*time.Millisecond, 2*time.Second
+	t.socketReady, t.socketAgain = 10*time.Second, 10*time.Millisecond
+	t.frames, t.cancel, t.giveUp = 10*time.Second, 5*time.Millisecond, 5*time.Second
 	return t
 }
 
@@ -73,7 +76,7 @@ func (f *fixture) started() {
 	require.Eventually(f.T, func() bool {
 		u := f.rec.Updates()
 		return len(u) > 0 && u[len(u)-1].Running
-	}, 10*time.Second, time.Millisecond, "nobody said that the prompt runs")
+	}, patience, time.Millisecond, "nobody said that the prompt runs")
 }
 
 func (f *fixture) ends(end chan result) result {
@@ -81,7 +84,7 @@ func (f *fixture) ends(end chan result) result {
 	select {
 	case r := <-end:
 		return r
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * patience):
 		require.FailNow(f.T, "the prompt did not end")
 		return result{}
 	}

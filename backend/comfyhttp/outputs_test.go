@@ -120,18 +120,17 @@ func TestSocketNodes(t *testing.T) {
 		require.Equal(t, "9", f.fails(again, comfy.OutputLost).NodeID)
 	})
 	t.Run("the socket breaks before", func(t *testing.T) {
-		f := setup(t, func(_ *Options, tm *timing) { tm.socketAgain = 100 * time.Millisecond })
+		f := setup(t, nil)
 		gate := f.s.Hold("SaveImageWebsocket")
 		end := f.run(f.prompt(sockets("SaveImageWebsocket", 2)), nil)
 		gate.Reached()
 		f.s.CloseSockets()
-		f.s.Await("the server to forget the old socket", func() bool { return f.s.Sockets() == 0 })
 		f.s.Await("a new socket", func() bool { return f.s.Sockets() == 1 })
 		gate.Open()
 		require.Len(t, f.succeeds(end).Files, 2, "the new socket has seen them all")
 	})
 	t.Run("the socket is silent", func(t *testing.T) {
-		f := setup(t, nil)
+		f := setup(t, func(_ *Options, tm *timing) { tm.frames = 200 * time.Millisecond })
 		gate := f.s.Hold("SaveImageWebsocket")
 		end := f.run(f.prompt(sockets("SaveImageWebsocket", 2)), nil)
 		gate.Reached()
@@ -188,13 +187,21 @@ func TestCached(t *testing.T) {
 func TestProgress(t *testing.T) {
 	f := setup(t, nil)
 	f.s.Step(2 * time.Millisecond)
+	gate := f.s.HoldStep(125)
 	begin := time.Now()
-	out := f.succeeds(f.run(f.prompt(tiled(250)), nil))
+	end := f.run(f.prompt(tiled(250)), nil)
+	gate.Reached()
+	require.Eventually(t, func() bool {
+		u := f.rec.Updates()
+		return len(u) > 0 && u[len(u)-1].Progress.Step == 125
+	}, patience, time.Millisecond, "the newest word is told, also where no other follows")
+	gate.Open()
+	out := f.succeeds(end)
 	took := time.Since(begin)
 	require.Len(t, out.Files, 1)
 	updates := f.rec.Updates()
-	require.Greater(t, len(updates), 3)
-	require.LessOrEqual(t, len(updates), int(took/(100*time.Millisecond))+3)
+	require.GreaterOrEqual(t, len(updates), 3, "the begin, the step, the end")
+	require.LessOrEqual(t, len(updates), 2*int(took/(100*time.Millisecond))+5, "one by the clock and one by an event each time")
 	value, stepped, between := -1.0, false, false
 	for _, u := range updates {
 		require.GreaterOrEqual(t, u.Progress.Value, value)

@@ -43,6 +43,9 @@ func (r *run) stalled(ctx context.Context) error {
 	if !dead && time.Since(last) < limit || !r.failing.IsZero() {
 		return nil
 	}
+	if len(r.sock.events) > 0 {
+		return nil // what has come and is not read yet may be a sign: after a pause of this process all of it
+	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.s.t.giveUp)
 	defer cancel()
 	e := &backend.Error{Code: comfy.Timeout, Ran: r.started}

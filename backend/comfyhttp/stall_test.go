@@ -26,29 +26,29 @@ func TestStall(t *testing.T) {
 	}
 	impatient := func(f *fixture, graph string) *backend.Prompt {
 		p := f.prompt(graph)
-		p.StallTimeout = 300 * time.Millisecond
+		p.StallTimeout = time.Second
 		return p
 	}
 	healthy := func(f *fixture) bool { return f.b.Servers()[0].Healthy }
 
 	t.Run("a stuck node", func(t *testing.T) {
 		f, stalls := begin(t)
-		f.b.servers[0].t.giveUp = 100 * time.Millisecond
 		gate := f.s.Hold("SaveImage")
 		p := impatient(f, solid(1))
 		e := f.fails(f.run(p, nil), comfy.Timeout)
 		require.True(t, e.Ran)
 		require.Equal(t, "2", e.NodeID)
-		require.Equal(t, []string{p.ID}, f.s.Interrupts()[:1])
+		require.NotEmpty(t, f.s.Interrupts())
+		require.Equal(t, p.ID, f.s.Interrupts()[0])
 		s := <-stalls
 		require.Equal(t, f.s.URL, s.server)
 		require.Error(t, s.why)
 		require.False(t, healthy(f))
 		errorOf(t, f.b.Ready(t.Context(), p), comfy.BackendUnavailable)
 		require.Contains(t, f.b.Servers()[0].Problem, "no sign of life")
-		require.NoError(t, f.b.servers[0].get(t.Context(), time.Second, "/prompt", &comfyui.QueueInfo{}), "the server itself answers")
+		require.NoError(t, f.b.servers[0].get(t.Context(), patience, "/prompt", &comfyui.QueueInfo{}), "the server itself answers")
 		gate.Open()
-		require.Eventually(t, func() bool { return healthy(f) }, 5*time.Second, time.Millisecond, "the prompt is gone, and the server not taken back")
+		require.Eventually(t, func() bool { return healthy(f) }, patience, time.Millisecond, "the prompt is gone, and the server not taken back")
 	})
 	t.Run("poisoned", func(t *testing.T) {
 		f, stalls := begin(t)
@@ -63,12 +63,12 @@ func TestStall(t *testing.T) {
 		<-stalls
 		require.Never(t, func() bool { return healthy(f) }, 200*time.Millisecond, 10*time.Millisecond)
 		f.s.Restart()
-		require.Eventually(t, func() bool { return healthy(f) }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return healthy(f) }, patience, time.Millisecond)
 		f.succeeds(f.run(f.prompt(solid(3)), nil))
 	})
 	t.Run("swallowed", func(t *testing.T) {
 		f, stalls := begin(t)
-		f.b.servers[0].t.idles = 300 * time.Millisecond
+		f.b.servers[0].t.idles = time.Second
 		f.s.Swallow()
 		e := f.fails(f.run(f.prompt(solid(1)), nil), comfy.BackendLost)
 		require.True(t, e.Ran, "it counts as a run, or it would end one ComfyUI after the other")
@@ -80,14 +80,14 @@ func TestStall(t *testing.T) {
 			require.False(t, waits.Ran)
 			require.Contains(t, waits.Message, "execution thread has ended")
 		}
-		require.Less(t, time.Since(began), 10*time.Second, "not as long as a stall may take, and not one after the other")
+		require.Less(t, time.Since(began), 30*time.Second, "not as long as a stall may take")
 		<-stalls
 		require.False(t, healthy(f))
 		require.Contains(t, f.b.Servers()[0].Problem, "restarted")
 		f.s.Kill()
-		require.Eventually(t, func() bool { return !strings.Contains(f.b.Servers()[0].Problem, "restarted") }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !strings.Contains(f.b.Servers()[0].Problem, "restarted") }, patience, time.Millisecond)
 		f.s.Start()
-		require.Eventually(t, func() bool { return healthy(f) }, 40*time.Second, 10*time.Millisecond, "after the rest that three lost prompts cost it")
+		require.Eventually(t, func() bool { return healthy(f) }, 2*patience, 10*time.Millisecond, "after the rest that three lost prompts cost it")
 		f.succeeds(f.run(f.prompt(solid(3)), nil))
 	})
 	t.Run("a stranger's dead prompt", func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestStall(t *testing.T) {
 		stranger := f.prompt(solid(1))
 		body, err := comfyui.Body(stranger, comfyui.NewPlan(stranger.Graph, nil), nil, false)
 		require.NoError(t, err)
-		_, err = f.b.servers[0].call(t.Context(), time.Second, "POST", "/prompt", body)
+		_, err = f.b.servers[0].call(t.Context(), patience, "POST", "/prompt", body)
 		require.NoError(t, err)
 		e := f.fails(f.run(impatient(f, solid(2)), nil), comfy.Timeout)
 		require.False(t, e.Ran)
@@ -122,15 +122,28 @@ func TestStall(t *testing.T) {
 	})
 	t.Run("progress is life", func(t *testing.T) {
 		f, stalls := begin(t)
-		f.s.Step(20 * time.Millisecond)
-		p := impatient(f, tiled(75)) // a second and a half in all
+		f.s.Step(100 * time.Millisecond)
+		p := impatient(f, tiled(75)) // seven seconds and a half in all
 		waiting := impatient(f, solid(2))
-		p.StallTimeout, waiting.StallTimeout = time.Second, time.Second
+		p.StallTimeout, waiting.StallTimeout = 5*time.Second, 5*time.Second
 		end := f.run(p, nil)
 		f.s.Await("the first to run", func() bool { return f.s.Runs(p.ID) == 1 })
 		waits := f.run(waiting, nil)
 		f.succeeds(end)
 		f.succeeds(waits)
 		require.Empty(t, stalls)
+	})
+	t.Run("a sign that is not read yet", func(t *testing.T) {
+		f, stalls := begin(t)
+		p := f.prompt(solid(1))
+		p.StallTimeout = time.Nanosecond
+		r := f.b.newRun(t.Context(), f.b.servers[0], p, backend.Handle{Server: f.s.URL, PromptID: p.ID}, f.rec)
+		r.started, r.sock = true, &socket{events: make(chan event, 1)}
+		r.sock.events <- event{kind: "progress"}
+		require.NoError(t, r.stalled(t.Context()))
+		require.Empty(t, stalls)
+		<-r.sock.events
+		errorOf(t, r.stalled(t.Context()), comfy.Timeout)
+		require.Len(t, stalls, 1)
 	})
 }

@@ -24,7 +24,7 @@ func TestServerComesAndGoes(t *testing.T) {
 	b := open(t, Options{URLs: []string{s.URL + "/"}}, quick())
 	p := newPrompt(t, solid(1))
 	require.Equal(t, 2, b.Pool().Slots)
-	require.Eventually(t, func() bool { return strings.Contains(b.Servers()[0].Problem, "refused") }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(b.Servers()[0].Problem, "refused") }, patience, time.Millisecond)
 	e := errorOf(t, b.Ready(t.Context(), p), comfy.BackendUnavailable)
 	require.Contains(t, e.Message, s.URL+": nothing listens there")
 	errorOf(t, b.Probe(t.Context()), comfy.BackendUnavailable)
@@ -32,7 +32,7 @@ func TestServerComesAndGoes(t *testing.T) {
 	require.Nil(t, b.Servers()[0].Catalog)
 
 	s.Start()
-	require.Eventually(t, func() bool { return b.Ready(t.Context(), p) == nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.Ready(t.Context(), p) == nil }, patience, time.Millisecond)
 	server := b.Servers()[0]
 	require.Equal(t, "0.3.75-fake", server.Version)
 	require.Equal(t, "cpu", server.Device)
@@ -40,7 +40,7 @@ func TestServerComesAndGoes(t *testing.T) {
 	require.Empty(t, server.Problem)
 
 	s.Stop()
-	require.Eventually(t, func() bool { return b.Ready(t.Context(), p) != nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.Ready(t.Context(), p) != nil }, patience, time.Millisecond)
 	require.NotNil(t, b.Servers()[0].Catalog)
 }
 
@@ -159,7 +159,7 @@ func TestChoice(t *testing.T) {
 	var ends []chan result
 	begin := func(graph string) {
 		ends = append(ends, f.run(f.prompt(graph), nil))
-		require.Eventually(t, func() bool { return len(one.Posted())+len(two.Posted()) == len(ends) }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(one.Posted())+len(two.Posted()) == len(ends) }, patience, time.Millisecond)
 	}
 	gates := []*fakecomfy.Gate{one.Hold("SaveImage"), two.Hold("SaveImage"), two.Hold("OnlyOnTwo")}
 	for range 2 {
@@ -191,7 +191,7 @@ func TestChoice(t *testing.T) {
 	require.Len(t, two.Posted(), 5)
 
 	one.Stop()
-	require.Eventually(t, func() bool { return !b.Servers()[0].Healthy }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !b.Servers()[0].Healthy }, patience, time.Millisecond)
 	f.succeeds(f.run(f.prompt(solid(9)), nil))
 	require.Len(t, two.Posted(), 6)
 }

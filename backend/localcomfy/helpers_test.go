@@ -16,6 +16,7 @@ import (
 
 	"github.com/shirou/gopsutil/v4/process"
 	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
@@ -51,20 +52,24 @@ func own(raw string) {
 
 // quick is the timing of tests on the stand-in.
 func quick() timing {
-	return timing{probe: 20 * time.Millisecond, starting: 20 * time.Millisecond, alive: 20 * time.Millisecond, grace: 500 * time.Millisecond,
+	return timing{probe: 20 * time.Millisecond, starting: 20 * time.Millisecond, alive: 20 * time.Millisecond, grace: 10 * time.Second,
 		check: 50 * time.Millisecond, steady: time.Minute, first: 50 * time.Millisecond, most: time.Second, install: 100 * time.Millisecond, logSize: 1 << 20}
 }
 
+// patience is how long what must happen is waited for: a machine may be slow, or stop for seconds.
+const patience = 2 * time.Minute
+
 // world is a folder with the stand-in, and a data folder.
 type world struct {
-	o Options
+	o    Options
+	logs *logtest.Hook
 }
 
 func newWorld(t *testing.T) *world {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("python3 is needed to run a stand-in for ComfyUI")
 	}
-	w := &world{o: Options{Dir: t.TempDir(), DataDir: t.TempDir(), Python: "python3", StartTimeout: 20 * time.Second, StallTimeout: time.Minute}}
+	w := &world{o: Options{Dir: t.TempDir(), DataDir: t.TempDir(), Python: "python3", StartTimeout: time.Minute, StallTimeout: time.Minute}}
 	t.Cleanup(func() { // what a test that failed has left
 		if left := (&Backend{}).leftover(context.Background(), w.state(t)); left != nil {
 			require.NoError(t, syscall.Kill(-left.pid, syscall.SIGKILL))
@@ -73,12 +78,12 @@ func newWorld(t *testing.T) *world {
 	source, err := os.ReadFile("testdata/main.py")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(w.o.Dir, "main.py"), source, 0o600))
+	l, hook := logtest.NewNullLogger()
 	if testing.Verbose() {
-		l := logrus.New()
 		l.SetOutput(t.Output())
 		l.SetFormatter(&logrus.TextFormatter{DisableTimestamp: true})
-		w.o.Log = l
 	}
+	w.o.Log, w.logs = l, hook
 	return w
 }
 
@@ -92,8 +97,10 @@ func (w *world) file(parts ...string) string {
 	return filepath.Join(append([]string{w.o.DataDir, "comfyui-data"}, parts...)...)
 }
 
-func (w *world) start(t *testing.T) *Backend {
-	b, err := start(t.Context(), w.o, quick())
+func (w *world) start(t *testing.T) *Backend { return w.startWith(t, quick()) }
+
+func (w *world) startWith(t *testing.T, tm timing) *Backend {
+	b, err := start(t.Context(), w.o, tm)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	return b
@@ -107,18 +114,37 @@ func (w *world) started(t *testing.T) *Backend {
 }
 
 func (w *world) ready(t *testing.T, b *Backend) {
-	require.Eventually(t, func() bool { return b.Servers()[0].Healthy }, 30*time.Second, 10*time.Millisecond, "not ready")
+	require.Eventually(t, func() bool { return b.Servers()[0].Healthy }, patience, 10*time.Millisecond, "not ready")
 }
 
-// problem waits for one that holds a text.
+// problem waits for one that holds a text, and that stays until the test does something about it.
 func (w *world) problem(t *testing.T, b *Backend, says string) string {
+	t.Helper()
 	var problem string
 	require.Eventually(t, func() bool {
 		problem = b.Servers()[0].Problem
 		return strings.Contains(problem, says)
-	}, 20*time.Second, 5*time.Millisecond, "no problem that says %q", says)
+	}, patience, 5*time.Millisecond, "no problem that says %q", says)
 	require.False(t, b.Servers()[0].Healthy)
 	return problem
+}
+
+// ended waits until ComfyUI is not up for a reason that holds a text. It goes by the log: a ComfyUI that starts again at
+// once has that problem for a moment only.
+func (w *world) ended(t *testing.T, says string) error {
+	t.Helper()
+	var why error
+	require.Eventually(t, func() bool {
+		for _, e := range w.logs.AllEntries() {
+			err, _ := e.Data[logrus.ErrorKey].(error)
+			if e.Message == "ComfyUI is not up" && strings.Contains(err.Error(), says) {
+				why = err
+				return true
+			}
+		}
+		return false
+	}, patience, 5*time.Millisecond, "no end that says %q", says)
+	return why
 }
 
 // pid of the ComfyUI that is remembered.
@@ -161,7 +187,7 @@ func requireGone(t *testing.T, pids ...int) {
 	t.Helper()
 	for _, pid := range pids {
 		require.Positive(t, pid)
-		require.Eventually(t, func() bool { return !lives(pid) }, 5*time.Second, 10*time.Millisecond, "process %d lives", pid)
+		require.Eventually(t, func() bool { return !lives(pid) }, patience, 10*time.Millisecond, "process %d lives", pid)
 	}
 }
 

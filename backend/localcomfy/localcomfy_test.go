@@ -24,9 +24,11 @@ func TestStartAndClose(t *testing.T) {
 	t.Setenv("HF_TOKEN", "theirs")
 	w := newWorld(t)
 	w.o.Args = []string{"--mark", "x"}
+	w.mode(t, "loading")
 	b, err := start(t.Context(), w.o, quick())
 	require.NoError(t, err)
 	require.Equal(t, "ComfyUI is starting", b.Servers()[0].Problem)
+	w.mode(t, "")
 	w.ready(t, b)
 
 	pool := b.Pool()
@@ -71,7 +73,7 @@ func TestCloseWhileStarting(t *testing.T) {
 	w.mode(t, "never ready")
 	b, err := start(t.Context(), w.o, quick())
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return exists(filepath.Join(w.o.Dir, "seen")) }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return exists(filepath.Join(w.o.Dir, "seen")) && w.pid(t) != 0 }, patience, 5*time.Millisecond)
 	pid := w.pid(t)
 	require.True(t, lives(pid))
 	require.NoError(t, b.Close())
@@ -104,7 +106,7 @@ func TestDiesAtStart(t *testing.T) {
 		log, err := os.ReadFile(w.file("comfyui.log"))
 		require.NoError(t, err)
 		return strings.Count(string(log), runMark) >= 3
-	}, 20*time.Second, 10*time.Millisecond, "it is not tried again")
+	}, patience, 10*time.Millisecond, "it is not tried again")
 	w.mode(t, "")
 	w.ready(t, b)
 	require.NoError(t, b.Ready(t.Context(), prompt))
@@ -112,12 +114,12 @@ func TestDiesAtStart(t *testing.T) {
 
 func TestNeverReady(t *testing.T) {
 	w := newWorld(t)
-	w.o.StartTimeout = 3 * time.Second
+	w.o.StartTimeout = 10 * time.Second
 	w.mode(t, "never ready")
 	b := w.start(t)
-	require.Eventually(t, func() bool { return exists(w.file("state.json")) && w.pid(t) != 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return exists(w.file("state.json")) && w.pid(t) != 0 }, patience, time.Millisecond)
 	pid := w.pid(t)
-	problem := w.problem(t, b, "has not answered for 3s")
+	problem := w.problem(t, b, "has not answered for 10s")
 	require.Contains(t, problem, "\nloading for ever")
 	requireGone(t, pid)
 	w.mode(t, "")
@@ -129,7 +131,7 @@ func TestKilled(t *testing.T) {
 	b := w.started(t)
 	pid, grandchild := w.pid(t), w.grandchild(t)
 	kill(t, pid)
-	require.Contains(t, w.problem(t, b, "signal: killed"), "memory")
+	require.ErrorContains(t, w.ended(t, "signal: killed"), "memory")
 	requireGone(t, grandchild)
 	w.ready(t, b)
 	require.NotEqual(t, pid, w.pid(t))
@@ -149,21 +151,24 @@ func TestStartedAgainAtOnceAfterASteadyRun(t *testing.T) {
 		require.Eventually(t, func() bool {
 			next := w.pid(t) // 0 in between
 			return next != 0 && next != pid && b.Servers()[0].Healthy
-		}, 20*time.Second, 10*time.Millisecond)
+		}, patience, 10*time.Millisecond)
 	}
 }
 
 func TestRecycledWhenAPromptStalls(t *testing.T) {
 	w := newWorld(t)
 	w.mode(t, "stubborn")
-	b := w.started(t)
+	tm := quick()
+	tm.grace = 500 * time.Millisecond
+	b := w.startWith(t, tm)
+	w.ready(t, b)
 	pid, grandchild := w.pid(t), w.grandchild(t)
 	start := time.Now()
 	for range 3 { // more than one prompt may tell
 		b.stalled(b.server, backend.Errorf(comfy.Timeout, "no sign of life"))
 	}
-	require.Contains(t, w.problem(t, b, "no sign of life"), "started anew")
-	require.GreaterOrEqual(t, time.Since(start), quick().grace, "SIGTERM comes first")
+	require.ErrorContains(t, w.ended(t, "no sign of life"), "started anew")
+	require.GreaterOrEqual(t, time.Since(start), tm.grace, "SIGTERM comes first")
 	requireGone(t, pid, grandchild)
 	w.ready(t, b)
 	next := w.pid(t)
@@ -173,7 +178,7 @@ func TestRecycledWhenAPromptStalls(t *testing.T) {
 
 func TestRecycledWhenSilent(t *testing.T) {
 	w := newWorld(t)
-	w.o.StallTimeout = time.Second
+	w.o.StallTimeout = 5 * time.Second
 	b := w.started(t)
 	pid := w.pid(t)
 	w.mode(t, "silent")
@@ -194,7 +199,7 @@ func TestAdopted(t *testing.T) {
 	require.Equal(t, pid, w.pid(t))
 	require.True(t, lives(pid))
 	kill(t, pid)
-	w.problem(t, b, "ComfyUI ended")
+	w.ended(t, "ComfyUI ended")
 	w.ready(t, b)
 	require.NotEqual(t, pid, w.pid(t))
 	require.NoError(t, b.Close())
@@ -247,13 +252,13 @@ func TestNotAdoptedWhenItDoesNotAnswer(t *testing.T) {
 	w := newWorld(t)
 	w.killedOwner(t)
 	pid := w.pid(t)
-	w.o.StartTimeout, w.o.StallTimeout = 3*time.Second, 3*time.Second
+	w.o.StartTimeout, w.o.StallTimeout = 10*time.Second, 10*time.Second
 	w.mode(t, "silent")
 	b := w.start(t)
 	w.problem(t, b, "has not answered")
 	w.mode(t, "")
 	requireGone(t, pid)
-	require.Eventually(t, func() bool { return b.Servers()[0].Healthy }, 20*time.Second, 10*time.Millisecond)
+	w.ready(t, b)
 }
 
 func TestUnrelatedProcessIsLeftAlone(t *testing.T) {
@@ -303,7 +308,7 @@ func TestZombieIsDead(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	require.NotNil(t, find(t.Context(), cmd.Process.Pid, 0))
 	require.NoError(t, cmd.Process.Kill())
-	require.Eventually(t, func() bool { return find(t.Context(), cmd.Process.Pid, 0) == nil }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return find(t.Context(), cmd.Process.Pid, 0) == nil }, patience, 10*time.Millisecond)
 	require.Error(t, cmd.Wait())
 }
 

@@ -59,7 +59,7 @@ func TestRealComfyUI(t *testing.T) {
 	began := time.Now()
 	b, err := Start(t.Context(), w.o)
 	require.NoError(t, err)
-	require.Less(t, time.Since(began), time.Second, "Start waits")
+	require.Less(t, time.Since(began), 20*time.Second, "Start waits")
 	t.Logf("from nothing to ready: %s", w.again(t, b, 0, began))
 	closed := false
 	defer func() {

@@ -47,6 +47,8 @@ type Server struct {
 	httpGate   *Gate
 	viewGate   *Gate
 	historyEnd *Gate
+	stepGate   *Gate
+	heldStep   int
 	failures   map[string][2]string
 	refused    map[string]string
 	refusals   []refusal
@@ -153,7 +155,7 @@ func (s *Server) Restart() {
 func (s *Server) close() {
 	s.mu.Lock()
 	s.closed = true
-	gates := []*Gate{s.httpGate, s.viewGate, s.historyEnd, s.late}
+	gates := []*Gate{s.httpGate, s.viewGate, s.historyEnd, s.stepGate, s.late}
 	for _, g := range s.gates {
 		gates = append(gates, g)
 	}
@@ -179,10 +181,12 @@ func (s *Server) changedLocked() {
 	s.wake.Broadcast()
 }
 
-// Await waits until f, which is called without a lock, is true. It ends the test after ten seconds.
+// Await waits until f, which is called without a lock, is true. It ends the test where it does not become so.
 func (s *Server) Await(what string, f func() bool) {
 	s.tb.Helper()
-	limit := time.After(10 * time.Second)
+	limit := time.After(patience)
+	look := time.NewTicker(10 * time.Millisecond) // f may ask somebody else
+	defer look.Stop()
 	for {
 		s.mu.Lock()
 		c := s.changed
@@ -192,8 +196,9 @@ func (s *Server) Await(what string, f func() bool) {
 		}
 		select {
 		case <-c:
+		case <-look.C:
 		case <-limit:
-			s.tb.Fatalf("fakecomfy: waited 10 s for: %s", what)
+			s.tb.Fatalf("fakecomfy: waited %s for: %s", patience, what)
 		}
 	}
 }

@@ -217,6 +217,7 @@ func decodeTiled(x *execution, id string, in map[string]any) ([]any, map[string]
 	}
 	x.s.mu.Lock()
 	step, previews, side := x.s.step, x.s.previews, x.s.side
+	held, gate := x.s.heldStep, x.s.stepGate
 	x.s.mu.Unlock()
 	steps := max(l.w/tile, 1) * max(l.h/tile, 1)
 	tick := time.NewTicker(step)
@@ -235,6 +236,9 @@ func decodeTiled(x *execution, id string, in map[string]any) ([]any, map[string]
 		x.tell("progress_state", map[string]any{"nodes": map[string]any{id: map[string]any{"state": "running", "value": i + 1, "max": steps}}})
 		if previews {
 			x.s.sendImage(x.p, id, "jpeg", preview.Bytes())
+		}
+		if i+1 == held {
+			gate.pass(x.p.stop)
 		}
 	}
 	return []any{plain(l.w, l.h, l.n, 0x7f7f7f)}, nil, nil

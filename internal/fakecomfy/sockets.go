@@ -18,6 +18,7 @@ type socket struct {
 	out      chan message
 	gone     context.CancelFunc
 	metadata bool // it wants frames that say their node
+	taken    bool // out of the table by the one who breaks it
 }
 
 type message struct {
@@ -39,11 +40,16 @@ func (k *socket) put(m message) {
 
 func (k *socket) binary(data []byte) { k.put(message{binary: true, data: data}) }
 
+// takeSockets empties the table for one who breaks what was in it: the other side can open a new one only afterwards, and
+// that must not be forgotten in place of the old one. The caller holds mu.
 func (s *Server) takeSockets() []*socket {
 	var out []*socket
 	for _, k := range s.sockets {
+		k.taken = true
 		out = append(out, k)
 	}
+	clear(s.sockets)
+	s.changedLocked()
 	return out
 }
 
@@ -94,8 +100,10 @@ func (s *Server) ws(w http.ResponseWriter, r *http.Request) {
 	}
 	k.drop()
 	s.mu.Lock()
-	delete(s.sockets, k.id) // whichever it is by now: ComfyUI's own bug
-	s.changedLocked()
+	if !k.taken {
+		delete(s.sockets, k.id) // whichever it is by now: ComfyUI's own bug
+		s.changedLocked()
+	}
 	s.mu.Unlock()
 }
 

@@ -112,6 +112,14 @@ func (s *Server) CutViews(n int) { s.set(func() { s.cut = n }) }
 // Login wants HTTP basic authentication.
 func (s *Server) Login(user, password string) { s.set(func() { s.user, s.pass = user, password }) }
 
+// HoldStep makes VAEDecodeTiled wait after so many steps.
+func (s *Server) HoldStep(n int) *Gate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heldStep, s.stepGate = n, newGate(s.tb)
+	return s.stepGate
+}
+
 // Step sets how long each step of VAEDecodeTiled takes.
 func (s *Server) Step(d time.Duration) { s.set(func() { s.step = d }) }
 
@@ -129,7 +137,7 @@ func (s *Server) set(f func()) {
 	f()
 }
 
-// CloseSockets breaks the sockets that are open.
+// CloseSockets breaks the sockets that are open. Those that Sockets counts afterwards are new.
 func (s *Server) CloseSockets() {
 	s.mu.Lock()
 	socks := s.takeSockets()

@@ -65,6 +65,7 @@ type world struct {
 	t      *testing.T
 	opts   fakemodal.Options
 	marks  string
+	free   string // a file: sleeps of the app that were given it end when it is there
 	client *modal.Client
 }
 
@@ -73,9 +74,9 @@ func options(t *testing.T, dir string) fakemodal.Options {
 		Secrets: map[string]map[string]string{"TESTAPP_SECRET": {"TESTAPP_SECRET": "s3cret"}}}
 }
 
-// context ends well before the test's own deadline.
+// testContext ends well before the tests' own deadline, and late enough for containers that start on a busy machine.
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -99,7 +100,8 @@ func newWorld(t *testing.T, change ...func(*fakemodal.Options)) *world {
 	require.NoError(t, deployed.err)
 	dir := t.TempDir()
 	require.NoError(t, os.CopyFS(dir, os.DirFS(deployed.dir)))
-	w := &world{t: t, opts: options(t, dir), marks: filepath.Join(t.TempDir(), "marks")}
+	notes := t.TempDir()
+	w := &world{t: t, opts: options(t, dir), marks: filepath.Join(notes, "marks"), free: filepath.Join(notes, "free")}
 	w.opts.Env = map[string]string{"TESTAPP_MARKS": w.marks}
 	for _, c := range change {
 		c(&w.opts)
@@ -120,6 +122,10 @@ func (w *world) start() {
 // environment guards the process's environment: the SDK takes a server's address from nowhere else.
 var environment sync.Mutex
 
+// maxThrottleWait is how long the SDK comes again where it is told to: longer than this process may be held up between
+// two tries, because that counts too.
+const maxThrottleWait = 8 * time.Second
+
 // connect makes a Go client, as a process of its own would.
 func (w *world) connect(interceptors ...grpc.UnaryClientInterceptor) *modal.Client {
 	return w.connectAs(w.Env()["MODAL_TOKEN_ID"], w.Env()["MODAL_TOKEN_SECRET"], interceptors...)
@@ -131,7 +137,7 @@ func (w *world) connectAs(id, secret string, interceptors ...grpc.UnaryClientInt
 	for k, v := range w.Env() {
 		require.NoError(w.t, os.Setenv(k, v)) // Setenv of testing forbids parallel tests
 	}
-	wait := 3 * time.Second
+	wait := maxThrottleWait
 	c, err := modal.NewClientWithOptions(&modal.ClientParams{TokenID: id, TokenSecret: secret, GRPCUnaryInterceptors: interceptors, MaxThrottleWait: &wait, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(w.t, err)
 	w.t.Cleanup(c.Close)
@@ -186,10 +192,17 @@ func (w *world) state(fc *modal.FunctionCall, state fakemodal.State) fakemodal.C
 	return c
 }
 
+// release ends the sleeps that wait for it. Until then they may be counted on to go on, however long this process is held
+// up.
+func (w *world) release() {
+	w.t.Helper()
+	require.NoError(w.t, os.WriteFile(w.free, nil, 0o600))
+}
+
 // marked waits until the app has written a line n times.
 func (w *world) marked(line string, n int) {
 	w.t.Helper()
-	require.Eventually(w.t, func() bool { return w.count(line) >= n }, 20*time.Second, 10*time.Millisecond, "no %d times %q in %q", n, line, w.lines())
+	require.Eventually(w.t, func() bool { return w.count(line) >= n }, 2*time.Minute, 10*time.Millisecond, "no %d times %q in %q", n, line, w.lines())
 }
 
 func (w *world) lines() []string {

@@ -15,13 +15,18 @@ import (
 	"github.com/comfyd/comfyd/internal/fakemodal"
 )
 
+// long is for what a test ends before its time is up. In seconds, as the app takes them.
+const long = 300
+
 func TestPreempt(t *testing.T) {
 	for _, method := range []string{"sleep", "sleep_async"} {
 		t.Run(method, func(t *testing.T) {
 			w := newWorld(t)
-			fc := w.spawn(w.method(method), 1.5)
+			fc := w.spawn(w.method(method), long, w.free)
 			w.marked("start", 1)
 			require.NoError(t, w.Preempt(fc.FunctionCallID))
+			w.marked("start", 2)
+			w.release()
 			v, err := w.get(fc)
 			require.NoError(t, err)
 			require.Equal(t, "slept", v)
@@ -36,20 +41,29 @@ func TestPreempt(t *testing.T) {
 }
 
 func TestPreemptKillsAfterItsGrace(t *testing.T) {
-	w := newWorld(t, func(o *fakemodal.Options) { o.PreemptGrace = 700 * time.Millisecond })
-	fc := w.spawn(w.method("stubborn"), 3)
+	const grace = 5 * time.Second // the container must be able to note within it that it was told
+	w := newWorld(t, func(o *fakemodal.Options) { o.PreemptGrace = grace })
+	fc := w.spawn(w.method("stubborn"), long, w.free)
 	w.marked("start", 1)
 	require.NoError(t, w.Preempt(fc.FunctionCallID))
-	require.Equal(t, []string{"preempted", "success"}, outcomes(w.state(fc, fakemodal.Done)))
-	require.Equal(t, 137, w.Containers()[0].ExitCode)
+	w.marked("start", 2)
+	w.release()
+	c := w.state(fc, fakemodal.Done)
+	require.Equal(t, []string{"preempted", "success"}, outcomes(c))
+	first := w.Containers()[0]
+	require.Equal(t, 137, first.ExitCode)
+	require.GreaterOrEqual(t, first.Ended.Sub(c.Attempts[0].Ended), grace)
 	w.marked("ignored", 1)
 }
 
 func TestPreemptWithOverlap(t *testing.T) {
-	w := newWorld(t, func(o *fakemodal.Options) { o.PreemptOverlap, o.PreemptGrace = true, 2*time.Second })
-	fc := w.spawn(w.method("stubborn"), 1)
+	w := newWorld(t, func(o *fakemodal.Options) { o.PreemptOverlap, o.PreemptGrace = true, long*time.Second })
+	fc := w.spawn(w.method("stubborn"), long, w.free)
 	w.marked("start", 1)
 	require.NoError(t, w.Preempt(fc.FunctionCallID))
+	w.marked("start", 2)
+	require.Zero(t, w.Containers()[0].Ended, "it is in its grace still")
+	w.release()
 	c := w.state(fc, fakemodal.Done)
 	require.Equal(t, []string{"preempted", "success"}, outcomes(c))
 	require.NotEqual(t, c.Attempts[0].TaskID, c.Attempts[1].TaskID)
@@ -69,9 +83,11 @@ func TestRefuseReload(t *testing.T) {
 
 func TestKillContainer(t *testing.T) {
 	w := newWorld(t)
-	fc := w.spawn(w.method("sleep"), 1)
+	fc := w.spawn(w.method("sleep"), long, w.free)
 	w.marked("start", 1)
 	require.NoError(t, w.KillContainer(fc.FunctionCallID))
+	w.marked("start", 2)
+	w.release()
 	_, err := w.get(fc)
 	require.NoError(t, err)
 	require.Equal(t, []string{"crashed", "success"}, outcomes(w.state(fc, fakemodal.Done)))
@@ -95,7 +111,7 @@ func TestEnds(t *testing.T) {
 			return w.End(id, pb.GenericResult_GENERIC_STATUS_MEMORY_MANAGER_EVICTION, "evicted")
 		}, "memory_manager_eviction", new(modal.RemoteError)},
 	} {
-		fc := w.spawn(sleep, 30)
+		fc := w.spawn(sleep, long)
 		w.state(fc, fakemodal.Running)
 		require.NoError(t, c.do(fc.FunctionCallID))
 		_, err := w.get(fc)
@@ -123,7 +139,7 @@ func TestExpired(t *testing.T) {
 
 func TestForgotten(t *testing.T) {
 	w := newWorld(t)
-	fc := w.spawn(w.method("sleep"), 30)
+	fc := w.spawn(w.method("sleep"), long)
 	require.NoError(t, w.Forget(fc.FunctionCallID))
 	_, err := w.get(fc)
 	require.Equal(t, codes.NotFound, status.Code(err))
@@ -230,7 +246,7 @@ func TestThrottle(t *testing.T) {
 	start := time.Now()
 	_, err = f.Spawn(testContext(t), []any{3}, nil)
 	require.Equal(t, codes.ResourceExhausted, status.Code(err))
-	require.Greater(t, time.Since(start), 2*time.Second, "until MaxThrottleWait, 3 s here")
+	require.Greater(t, time.Since(start), maxThrottleWait-time.Second, "until it would be over with the next wait")
 	fault.Clear()
 	w.run(f, 4)
 }
@@ -249,18 +265,19 @@ func TestRefusedToken(t *testing.T) {
 func TestUnavailable(t *testing.T) {
 	w := newWorld(t)
 	f := w.method("sleep")
-	fc := w.spawn(f, 1)
+	fc := w.spawn(f, long, w.free)
 	w.marked("start", 1)
 	fault := w.Unavailable()
 	_, err := f.Spawn(testContext(t), []any{1}, nil)
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.Positive(t, fault.Fired())
+	w.release()
 	require.Equal(t, "success", w.state(fc, fakemodal.Done).Outcome, "containers go on")
 	fault.Clear()
 	require.Eventually(t, func() bool {
 		v, err := fc.Get(testContext(t), nil)
 		return err == nil && v == "slept"
-	}, 20*time.Second, 100*time.Millisecond, "the SDK connects again by itself")
+	}, 2*time.Minute, 100*time.Millisecond, "the SDK connects again by itself")
 }
 
 func TestSlowRequests(t *testing.T) {

@@ -35,7 +35,7 @@ func Product(t testing.TB, change ...func(*Options)) *Server {
 	m, err := Start(o)
 	require.NoError(t, err)
 	t.Cleanup(m.Stop)
-	ctx, done := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, done := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer done()
 	_, err = m.Deploy(ctx)
 	require.NoError(t, err)

@@ -45,7 +45,7 @@ func TestProduct(t *testing.T) {
 		`"2":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"product"}}}`
 	prompt := "3f0c1f3e-5a52-4b44-9a43-4c2f2e5b7a10"
 	fc := w.spawn(run, workflow, "job-1", `{"prompt_id":"`+prompt+`"}`)
-	starts, done := context.WithTimeout(t.Context(), 3*time.Minute) // the real ComfyUI, perhaps beside other tests
+	starts, done := context.WithTimeout(t.Context(), 10*time.Minute) // the real ComfyUI, perhaps beside other tests
 	defer done()
 	v, err := fc.Get(starts, nil)
 	require.NoError(t, err, s.ContainerLog(s.Containers()[0].ID))
@@ -69,7 +69,7 @@ func TestProduct(t *testing.T) {
 	require.Equal(t, 64, img.Bounds().Dx())
 	require.Equal(t, 32, img.Bounds().Dy())
 
-	locate, err := w.client.Functions.FromName(ctx, d.App, "locate", nil)
+	locate, err := w.client.Functions.FromName(testContext(t), d.App, "locate", nil)
 	require.NoError(t, err)
 	require.Equal(t, fc.FunctionCallID, w.run(locate, prompt), "the ledger knows the call by Modal's own ID")
 }

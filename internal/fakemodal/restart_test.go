@@ -14,18 +14,19 @@ func TestRestart(t *testing.T) {
 	done := w.spawn(w.method("big"), 50_000)
 	w.state(done, fakemodal.Done)
 	require.Equal(t, []any{true, true}, w.run(w.method("claim"), "job"))
-	other := w.spawn(sleep, 30)
+	other := w.spawn(sleep, long)
 	w.marked("start", 1)
-	running := w.spawn(sleep, 3) // the last to start: nothing slow is left before the stop
+	running := w.spawn(sleep, long, w.free) // the last to start: nothing slow is left before the stop
 	w.marked("start", 2)
 	queued := w.spawn(w.method("echo"), "later")
-	canceled := w.spawn(sleep, 30)
+	canceled := w.spawn(sleep, long)
 	require.NoError(t, canceled.Cancel(testContext(t), nil))
 
 	w.Stop()
 	_, err := running.Get(testContext(t), nil)
 	require.Error(t, err)
 	w.start()
+	w.release()
 
 	v, err := w.get(done)
 	require.NoError(t, err)

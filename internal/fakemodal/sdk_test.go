@@ -102,7 +102,7 @@ func TestFollowByRawLongPoll(t *testing.T) {
 
 func TestPolling(t *testing.T) {
 	w := newWorld(t)
-	fc := w.spawn(w.method("sleep"), 30)
+	fc := w.spawn(w.method("sleep"), long)
 	w.state(fc, fakemodal.Running)
 	for _, wait := range []time.Duration{0, 300 * time.Millisecond} {
 		start := time.Now()
@@ -151,7 +151,7 @@ func TestErrorsOfLookups(t *testing.T) {
 
 func TestOptionsMakeAVariant(t *testing.T) {
 	w := newWorld(t)
-	gpu, timeout, most := "H100", 2*time.Second, 1
+	gpu, timeout, most := "H100", 10*time.Second, 1 // long enough for an echo on a busy machine
 	options := &modal.ClsWithOptionsParams{GPU: &gpu, Timeout: &timeout, MaxContainers: &most}
 	first := w.spawn(w.method("echo", options), 1)
 	_, err := w.get(first)
@@ -164,10 +164,10 @@ func TestOptionsMakeAVariant(t *testing.T) {
 	require.Equal(t, []string{"H100"}, c.GPUs)
 	require.Equal(t, timeout, c.Timeout)
 
-	_, err = w.get(w.spawn(w.method("sleep", options), 30))
+	_, err = w.get(w.spawn(w.method("sleep", options), long))
 	var timedOut modal.FunctionTimeoutError
 	require.ErrorAs(t, err, &timedOut)
-	require.Regexp(t, `^Task's current input in-\w+ hit its timeout of 2s$`, timedOut.Exception)
+	require.Regexp(t, `^Task's current input in-\w+ hit its timeout of 10s$`, timedOut.Exception)
 	w.marked("InputCancellation", 1)
 	_, err = w.get(w.spawn(w.method("echo", options), 3))
 	require.NoError(t, err)
@@ -182,14 +182,14 @@ func TestStats(t *testing.T) {
 	w := newWorld(t)
 	f := w.method("sleep")
 	for range 3 {
-		w.spawn(f, 30)
+		w.spawn(f, long)
 	}
 	_, err := w.Wait(testContext(t), func(c fakemodal.Call) bool { return c.State == fakemodal.Running })
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		st, err := f.GetCurrentStats(testContext(t), nil)
 		return err == nil && st.Backlog == 1 && st.NumTotalRunners == 2
-	}, 20*time.Second, 20*time.Millisecond, "max_containers is 2, so one of three calls waits")
+	}, 2*time.Minute, 20*time.Millisecond, "max_containers is 2, so one of three calls waits")
 }
 
 func TestQueueFromContainerToGo(t *testing.T) {
@@ -198,7 +198,7 @@ func TestQueueFromContainerToGo(t *testing.T) {
 	q, err := w.client.Queues.FromName(ctx, "testapp-progress", &modal.QueueFromNameParams{CreateIfMissing: true})
 	require.NoError(t, err)
 	w.spawn(w.method("tell"), "job-1", 3)
-	wait := 20 * time.Second
+	wait := 2 * time.Minute
 	params := modal.QueueGetParams{Partition: "job-1", Timeout: &wait}
 	for _, want := range []string{"news 0", "news 1", "news 2"} {
 		v, err := q.Get(ctx, &params)
@@ -317,15 +317,15 @@ func TestCallFromPython(t *testing.T) {
 import modal
 worker = modal.Cls.from_name("testapp", "Worker")()
 call = worker.echo.spawn([1, "two"])
-print(modal.FunctionCall.from_id(call.object_id).get(timeout=30)["value"])
+print(modal.FunctionCall.from_id(call.object_id).get(timeout=120)["value"])
 try:
     worker.fail.remote()
 except ValueError as e:
     print(repr(e))
-call = worker.sleep.spawn(30)
+call = worker.sleep.spawn(300)
 call.cancel()
 try:
-    call.get(timeout=30)
+    call.get(timeout=120)
 except Exception as e:
     print(type(e).__name__)
 `)

@@ -1,6 +1,7 @@
 """An app with the wire of modal_comfy_api.py and no ComfyUI, for the Go tests: what a call does stands in its job_id, as JSON.
 
 {"sleep": s}            shows progress, then waits
+{"until": path}         shows progress, then waits until there is a file
 {"stubborn": true}      and does not stop when it is cancelled
 {"raise": "StartFailed", "text": "..."}   raises an exception of that class
 {"size": n}             the size of the one output file
@@ -55,7 +56,7 @@ class ComfyUI:
                 return payload({"end": "barred"})
             if other != call_id:
                 return payload({"end": "duplicate", "call_id": other})
-        if "sleep" in do:
+        if "sleep" in do or "until" in do:
             events = [
                 {"type": "executing", "data": {"node": "1", "prompt_id": prompt_id}},
                 {"type": "progress", "data": {"node": "1", "value": 1, "max": 4, "odd": float("nan")}},
@@ -64,11 +65,11 @@ class ComfyUI:
                 if not do.get("mute"):
                     item = {"t": 0, "seq": 1, "running": True, "preview": do.get("preview"), "events": events}
                     progress.put(json.dumps(item), partition=prompt_id)
-                time.sleep(do["sleep"])
+                rest(do)
             except BaseException:
                 if not do.get("stubborn"):
                     raise
-                time.sleep(do["sleep"])
+                rest(do)
         if "raise" in do:
             raise FAILURES[do["raise"]](do.get("text", "no reason"))
         if "raw" in do:
@@ -108,6 +109,12 @@ class ComfyUI:
                 "ComfyUI did not come up: no module named torch\n--- log ---\n/opt/comfyui/main.py: boom"
             )
         return json.dumps(container())
+
+
+def rest(do: dict) -> None:
+    time.sleep(do.get("sleep", 0))
+    while "until" in do and not os.path.exists(do["until"]):
+        time.sleep(0.02)
 
 
 def container() -> dict:

@@ -78,7 +78,7 @@ class Bench:
 
     def ask(self, path: str) -> Any:
         """What ComfyUI answers to GET path."""
-        return json.loads(self.comfy.get(path, 10))
+        return json.loads(self.comfy.get(path, 60))
 
     def left(self) -> list[str]:
         """Files in the folders of the job."""
@@ -97,7 +97,7 @@ class Bench:
         assert read(payload, manifest["files"][0]).startswith(PNG)
 
     async def running(self) -> None:
-        """Waits until ComfyUI runs a prompt, 30 s at most."""
-        async with asyncio.timeout(30):
+        """Waits until ComfyUI runs a prompt, 120 s at most."""
+        async with asyncio.timeout(120):
             while not (await asyncio.to_thread(self.ask, "/queue"))["queue_running"]:
                 await asyncio.sleep(0.05)

@@ -131,11 +131,11 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
             elif file.stalls:
                 self._write(rest[: file.stalls.pop(0)])
-                server.stopping.wait(30)
+                server.stopping.wait(300)
                 self.close_connection = True
             elif file.slow:
                 self._write(rest[: len(rest) // 2])
-                file.slow.wait(30)
+                file.slow.wait(300)
                 self._write(rest[len(rest) // 2 :])
             else:
                 self._write(rest)

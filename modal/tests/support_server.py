@@ -112,17 +112,17 @@ class Server:
 
 @asynccontextmanager
 async def following(
-    server: Server, sockets: tuple[str, ...] = (), stall: float = 5.0, progress: Progress | None = None
+    server: Server, sockets: tuple[str, ...] = (), stall: float = 60.0, progress: Progress | None = None
 ) -> AsyncIterator[tuple[Prompt, Listener]]:
     """A prompt of that server, and its listener."""
     async with aiohttp.ClientSession() as session:
-        client = Client(session, server.url, 1.0)
+        client = Client(session, server.url, 60.0)
         async with Listener(session, server.url, ID, sockets, progress) as listener:
             yield Prompt(server, client, listener, ID, stall), listener  # type: ignore[arg-type]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for it, 5 s at most."""
-    async with asyncio.timeout(5):
+    """Waits for it, 60 s at most: the machine may be busy."""
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)

@@ -45,4 +45,4 @@ def toy(folder: Path, hook: str = "", torch_package: str = "", **more: object) -
     (torch / "_C.py").write_text("def _cuda_getDeviceCount():\n    return 1\n\ndef _cuda_init():\n    pass\n")
     if torch_package:
         (folder / "torchvision.py").write_text(f"import torch\n{torch_package}\n")
-    return Place(folder, sys.executable, folder.parent / "work", startup_timeout=20, **more)  # type: ignore[arg-type]
+    return Place(folder, sys.executable, folder.parent / "work", startup_timeout=120, **more)  # type: ignore[arg-type]

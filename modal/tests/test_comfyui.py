@@ -42,12 +42,12 @@ def up(comfy: ComfyUI) -> dict:
     """Starts it and returns what it answers."""
     comfy.spawn()
     comfy.wait_ready()
-    return json.loads(comfy.get("/", 5))
+    return json.loads(comfy.get("/", 60))
 
 
 def gone(pid: int) -> bool:
-    """Whether a process is no more, or only a zombie, within 5 s."""
-    until = time.monotonic() + 5
+    """Whether a process is no more, or only a zombie, within 60 s."""
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
@@ -138,9 +138,9 @@ def test_a_start_that_fails_tells_the_end_of_the_log(start: Callable[..., ComfyU
 
 def test_a_start_that_takes_too_long_is_ended(start: Callable[..., ComfyUI]) -> None:
     comfy = start('print("thinking", flush=True)\ntime.sleep(60)')
-    comfy.place = dataclasses.replace(comfy.place, startup_timeout=0.6)
+    comfy.place = dataclasses.replace(comfy.place, startup_timeout=5)  # in which it can say something
     comfy.spawn()
-    with pytest.raises(StartFailed, match="did not answer within 1 s.*STARTUP_TIMEOUT[^$]*thinking"):
+    with pytest.raises(StartFailed, match="did not answer within 5 s.*STARTUP_TIMEOUT[^$]*thinking"):
         comfy.wait_ready()
     assert gone(comfy.process.pid)
 
@@ -200,7 +200,7 @@ if sys.argv[1] == "close":
 os.kill(os.getpid(), 9)
 """
     for how in ("close", "die"):
-        out = subprocess.run([sys.executable, "-c", script, how], capture_output=True, timeout=30, check=False)
+        out = subprocess.run([sys.executable, "-c", script, how], capture_output=True, timeout=120, check=False)
         pid, child = map(int, out.stdout.split())
         assert gone(pid), how
         if how == "close":
@@ -233,7 +233,7 @@ def test_the_log_is_bounded_and_carries_the_job(
     comfy.label("job_id=7 ")
     with caplog.at_level("INFO", "comfyd.comfyui"):
         up(comfy)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while "100%" not in caplog.text and time.monotonic() < until:
             time.sleep(0.02)
     assert "job_id=7 line 999" in caplog.text and "job_id=7 100%" in caplog.messages
@@ -251,7 +251,7 @@ threading.Thread(target=prompt_worker).start()
 """
     comfy = start(hook)
     up(comfy)
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while not comfy.unfit() and time.monotonic() < until:
         time.sleep(0.02)
     assert comfy.unfit() == "its execution thread has died"

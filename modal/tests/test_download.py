@@ -16,7 +16,9 @@ from comfyd_modal.download import DownloadError, Downloader, Patience, is_of
 from comfyd_modal.models import Model
 from support_files import File, FileServer, content
 
-QUICK = Patience(connect=5, silence=0.3, tries=3, pause=0.01)
+QUICK = Patience(connect=60, silence=60, tries=3, pause=0.01)
+# For stalls: a server that is only held up a while does not count as one.
+STALLED = Patience(connect=60, silence=3, tries=2, pause=0.01)
 MB = 1 << 20
 
 
@@ -120,9 +122,10 @@ def test_cuts_stalls_and_503_are_taken_up_where_they_ended(server, downloader, t
     data = content(4 * MB)
     path = "/org/repo/resolve/main/a.safetensors"
     server.files[path] = File(data, linked=True, busy=1, cuts=[MB, 200_000], stalls=[300_000])
+    downloader.patience = STALLED
     assert downloader.one(model(server)).sha256 == sha256(data)
     assert server.sent[path] == len(data), "each byte was sent once"
-    assert any("cut" in s for s in said) and any("nothing came for 0.3 s" in s for s in said)
+    assert any("cut" in s for s in said) and any("nothing came for 3 s" in s for s in said)
     assert any("answers 503" in s for s in said)
 
 
@@ -136,10 +139,11 @@ def test_a_server_without_ranges_is_asked_for_the_whole_again(server, downloader
 def test_a_connection_that_brings_nothing_is_given_up_with_what_came_kept(server, downloader, tmp_path):
     data = content(2 * MB)
     path = "/org/repo/resolve/main/a.safetensors"
-    server.files[path] = File(data, linked=True, stalls=[MB, 0, 0, 0, 0])
+    server.files[path] = File(data, linked=True, stalls=[MB, 0, 0])
+    downloader.patience = STALLED
     with pytest.raises(DownloadError) as e:
         downloader.one(model(server))
-    assert "stalls: nothing came for 0.3 s" in str(e.value) and f"{MB} bytes are kept" in str(e.value)
+    assert "stalls: nothing came for 3 s" in str(e.value) and f"{MB} bytes are kept" in str(e.value)
     server.files[path].stalls.clear()
     downloader.one(model(server))
     assert server.sent[path] == len(data)
@@ -152,7 +156,7 @@ def test_no_connection_at_all(downloader):
 
 def test_a_file_that_changed_at_the_source_is_begun_again(server, downloader, tmp_path):
     path = "/org/repo/resolve/main/a.safetensors"
-    server.files[path] = File(content(2 * MB, 1), linked=True, stalls=[MB, 0, 0, 0])
+    server.files[path] = File(content(2 * MB, 1), linked=True, cuts=[MB, 0, 0])
     with pytest.raises(DownloadError):
         downloader.one(model(server))
     new = content(3 * MB, 2)
@@ -181,12 +185,11 @@ def test_a_wrong_hash_or_size_leaves_no_file(server, downloader, tmp_path, more,
 def test_a_spoilt_part_is_thrown_away_once_and_the_file_still_comes(server, downloader, tmp_path):
     path = "/org/repo/resolve/main/a.safetensors"
     data = content(2 * MB)
-    server.files[path] = File(data, linked=True, stalls=[MB, 0, 0, 0])
+    server.files[path] = File(data, linked=True, cuts=[MB, 0, 0])
     with pytest.raises(DownloadError):
         downloader.one(model(server))
     partial = models.partial_path(tmp_path, model(server))
     partial.write_bytes(b"\0" * partial.stat().st_size)
-    server.files[path].stalls.clear()
     assert downloader.one(model(server)).sha256 == sha256(data)
 
 
@@ -242,7 +245,9 @@ def test_many_come_at_the_same_time_and_one_failure_does_not_stop_the_others(ser
         server.files["/" + name] = File(content(MB), linked=True, slow=threading.Event())
 
     def release(name):
-        together.wait(20)
+        together.wait(120)
+        while not said and not server.stopping.wait(0.01):  # or another might be complete before the failure is told
+            pass
         server.files["/" + name].slow.set()
 
     waiting = [threading.Thread(target=_when_half, args=(server, n, release)) for n in names]
@@ -298,7 +303,7 @@ def test_killed_half_way_at_most_5_percent_is_fetched_again(server, tmp_path, su
     partial = models.partial_path(tmp_path / survives, model(server))
     try:
         deadline = threading.Event()
-        for _ in range(600):
+        for _ in range(2400):
             if partial.is_file() and partial.stat().st_size > 0.45 * len(data) and server.sent[path] >= len(data) // 2:
                 break
             deadline.wait(0.05)

@@ -24,8 +24,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for it, 5 s at most."""
-    async with asyncio.timeout(5):
+    """Waits for it, 60 s at most: the machine may be busy."""
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -51,7 +51,7 @@ def test_the_first_item_comes_at_once_and_says_who_runs() -> None:
 
     (first,) = collect(body)
     assert first.pop("container") == {"id": "ta-1", "gpu": "NVIDIA L40S", "version": "0.15.1", "cold_start_ms": 1234}
-    assert abs(first.pop("t") - time.time() * 1000) < 5000
+    assert abs(first.pop("t") - time.time() * 1000) < 60_000
     assert first == {"seq": 0, "running": False, "events": []}
 
 
@@ -96,20 +96,27 @@ def test_previews_that_nobody_wants_are_not_sent() -> None:
     assert "preview" not in collect(body, previews=False)[1]
 
 
-def test_items_keep_their_distance_and_silence_is_broken() -> None:
-    moments: list[float] = []
+def test_items_keep_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "ALIVE", 600)  # it is news that makes them
+    took: list[float] = []
 
     async def body(p: Progress, items: list[dict]) -> None:
-        end = time.monotonic() + 12 * progress.APART
-        while time.monotonic() < end:
-            p.event("executing", {"node": "1"})
-            await asyncio.sleep(0.001)
-        moments.append(len(items))
-        await until(lambda: len(items) >= moments[0] + 2)  # nothing is news any more
+        began = time.monotonic()
+        async with asyncio.timeout(60):
+            while len(items) < 12:
+                p.event("executing", {"node": "1"})
+                await asyncio.sleep(0.001)
+        took.append(time.monotonic() - began)
 
-    items = collect(body)
-    assert 6 <= moments[0] <= 14, "about one for each of the 12 times"
-    assert items[-1]["events"] == []
+    collect(body)
+    assert took[0] > 10 * progress.APART
+
+
+def test_silence_is_broken() -> None:
+    async def body(p: Progress, items: list[dict]) -> None:
+        await until(lambda: len(items) >= 3)
+
+    assert collect(body)[2]["events"] == []
 
 
 def test_an_item_stays_below_modals_limit() -> None:
@@ -153,14 +160,17 @@ def test_a_queue_that_hangs_or_raises_is_told_once_and_tried_again(
     assert channel.items["prompt-1"][0]["seq"] == 3
 
 
-def test_the_end_does_not_wait_for_a_queue_that_hangs() -> None:
+def test_the_end_does_not_wait_for_a_queue_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 60)
+
     async def send(item: str) -> None:
         await asyncio.sleep(60)
 
     async def main() -> float:
-        async with Progress(send, WHO):
+        async with Progress(send, WHO) as p:
             await asyncio.sleep(0.02)
             began = time.monotonic()
+        assert p._task is not None and p._task.done(), "it is not left behind either"
         return time.monotonic() - began
 
-    assert asyncio.run(main()) < 0.2
+    assert asyncio.run(main()) < 10

@@ -21,10 +21,10 @@ BODY = {"prompt": {}, "prompt_id": ID, "client_id": ID}
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     """A Server; the long waits are short."""
     for name, seconds in (
-        ("POST", 0.5),
+        ("POST", 60.0),
         ("QUIET", 0.2),
         ("ABSENT", 0.05),
-        ("STOP", 1.0),
+        ("STOP", 20.0),
         ("MOST", 0.2),
         ("BLIND", 0.1),
     ):
@@ -33,16 +33,18 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
         yield server
 
 
-async def test_the_end_is_seen_at_once_by_socket(server: Server) -> None:
+async def test_the_end_is_seen_at_once_by_socket(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FIRST", "MOST"):  # between two looks at the history
+        monkeypatch.setattr(prompt, name, 60.0)
     async with following(server) as (p, _):
         task = asyncio.create_task(p.run(BODY))
         await until(lambda: server.posts == 1)
-        await asyncio.sleep(0.5)  # the looks at the history are far apart by now
+        await asyncio.sleep(0.5)  # it waits for the first look by now
         server.end()
         began = time.monotonic()
         await server.say("executing", node=None)
         assert (await task)["status"]["status_str"] == "success"
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 10
 
 
 async def test_the_end_is_seen_without_a_socket_too(server: Server) -> None:
@@ -83,22 +85,26 @@ async def test_a_prompt_that_is_forgotten_is_lost(server: Server) -> None:
 
 async def test_a_prompt_without_a_sign_of_life_is_stalled(server: Server) -> None:
     async with following(server, stall=0.5) as (p, _):
-        with pytest.raises(Stalled, match="no sign of life for [01] s"):
+        with pytest.raises(Stalled, match=r"no sign of life for \d+ s"):
             await p.run(BODY)
 
 
 async def test_progress_is_a_sign_of_life(server: Server) -> None:
-    async with following(server, stall=0.4) as (p, _):
+    async with following(server, stall=4) as (p, _):
         task = asyncio.create_task(p.run(BODY))
         await until(lambda: server.posts == 1)
-        for n in range(10):
-            await server.say("progress", node="1", value=n, max=10)
-            await asyncio.sleep(0.1)
+        for n in range(12):  # for longer than that in all
+            await server.say("progress", node="1", value=n, max=12)
+            await asyncio.sleep(0.4)
         server.end()
         assert await task
 
 
-async def test_a_post_without_an_answer_that_arrived_all_the_same(server: Server) -> None:
+async def test_a_post_without_an_answer_that_arrived_all_the_same(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt, "POST", 0.5)
+
     async def post() -> web.Response:
         await server.take()
         await asyncio.sleep(60)
@@ -113,7 +119,9 @@ async def test_a_post_without_an_answer_that_arrived_all_the_same(server: Server
         assert server.posts == 1
 
 
-async def test_a_post_without_an_answer_that_did_not_arrive(server: Server) -> None:
+async def test_a_post_without_an_answer_that_did_not_arrive(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt, "POST", 0.5)
+
     async def post() -> web.Response:
         await asyncio.sleep(60)
         raise AssertionError
@@ -186,18 +194,19 @@ async def test_a_prompt_that_runs_is_interrupted_by_its_id(server: Server) -> No
         await until(lambda: bool(server.running))
         task.cancel()
         stopping = asyncio.create_task(p.stop())
-        await until(lambda: server.interrupts == [ID])
+        await until(lambda: ID in server.interrupts)
         await asyncio.sleep(0.2)
         assert not stopping.done(), "a node runs on until it looks up"
         server.end("error")
         assert await stopping
 
 
-async def test_a_prompt_that_does_not_stop_is_told(server: Server) -> None:
+async def test_a_prompt_that_does_not_stop_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt, "STOP", 1.0)
     async with following(server) as (p, _):
         task = asyncio.create_task(p.run(BODY))
         await until(lambda: bool(server.running))
         task.cancel()
         began = time.monotonic()
         assert not await p.stop()
-        assert 0.9 < time.monotonic() - began < 1.5
+        assert 0.9 < time.monotonic() - began < 30

@@ -28,8 +28,8 @@ if mode() == "dies":
 if mode() == "never ready":
     print("loading for ever", flush=True)
     time.sleep(1000)
-if mode() == "slow":
-    time.sleep(2)
+while mode() == "loading":
+    time.sleep(0.05)
 
 
 def terminated(*_):

@@ -26,15 +26,20 @@ def mark(what: str) -> None:
         f.write(f"{what}\n")
 
 
+def over(end: float, until: str) -> bool:
+    """Whether a sleep is: the time has come, or the test has made the file `until`."""
+    return time.time() >= end or (until != "" and os.path.exists(until))
+
+
 @app.cls(
     image=image,
     gpu=["L40S", "A100-80GB"],
     cpu=4,
     memory=40960,
     volumes={"/models": volume},
-    timeout=60,
-    startup_timeout=30,
-    scaledown_window=2,
+    timeout=600,
+    startup_timeout=120,
+    scaledown_window=60,
     max_containers=2,
     enable_memory_snapshot=True,
     region="us-east",
@@ -79,35 +84,40 @@ class Worker:
         raise ValueError("on purpose")
 
     @modal.method()
-    def sleep(self, seconds: float) -> str:
-        mark("start")
-        try:
-            time.sleep(seconds)
-        except BaseException as e:
-            mark(type(e).__name__)
-            raise
-        return "slept"
-
-    @modal.method()
-    async def sleep_async(self, seconds: float) -> str:
-        mark("start")
-        try:
-            await asyncio.sleep(seconds)
-        except BaseException as e:
-            mark(type(e).__name__)
-            raise
-        return "slept"
-
-    @modal.method()
-    def stubborn(self, seconds: float) -> str:
+    def sleep(self, seconds: float, until: str = "") -> str:
         mark("start")
         end = time.time() + seconds
-        while time.time() < end:
+        try:
+            while not over(end, until):
+                time.sleep(0.02)
+        except BaseException as e:
+            mark(type(e).__name__)
+            raise
+        return "slept"
+
+    @modal.method()
+    async def sleep_async(self, seconds: float, until: str = "") -> str:
+        mark("start")
+        end = time.time() + seconds
+        try:
+            while not over(end, until):
+                await asyncio.sleep(0.02)
+        except BaseException as e:
+            mark(type(e).__name__)
+            raise
+        return "slept"
+
+    @modal.method()
+    def stubborn(self, seconds: float, until: str = "") -> str:
+        mark("start")
+        end = time.time() + seconds
+        while True:
             try:
-                time.sleep(0.1)
+                while not over(end, until):
+                    time.sleep(0.1)
+                return "stubborn"
             except BaseException:
                 mark("ignored")
-        return "stubborn"
 
     @modal.method()
     def last(self) -> str:
@@ -151,7 +161,7 @@ def peek() -> str:
 @app.function(image=image)
 def relay(call_id: str) -> str:
     """Follows another call from inside a container."""
-    return modal.FunctionCall.from_id(call_id).get(timeout=20)["task"]
+    return modal.FunctionCall.from_id(call_id).get(timeout=120)["task"]
 
 
 @app.function(image=image)
@@ -159,7 +169,7 @@ def spawn_echo(value: str) -> str:
     """Calls the class by its name, as any Python client does."""
     worker = modal.Cls.from_name("testapp", "Worker")()
     call = worker.echo.spawn(value)
-    return call.get(timeout=30)["value"] + " " + worker.echo.remote(value)["value"]
+    return call.get(timeout=120)["value"] + " " + worker.echo.remote(value)["value"]
 
 
 @app.function(image=image, startup_timeout=1)
