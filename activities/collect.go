@@ -140,7 +140,7 @@ func (a *Activities) open(ctx context.Context, b backend.Backend, h backend.Hand
 	if err != nil {
 		return nil, 0, &backend.Error{Code: comfy.Storage, Message: "the store lost an output of node " + f.NodeID, NodeID: f.NodeID, Cause: err}
 	}
-	return r, f.Blob.Size, nil
+	return &storeBody{ReadCloser: r, nodeID: f.NodeID}, f.Blob.Size, nil
 }
 
 // handBacks is how often a step comes back to its pool's queue because the server of its prompt is not one of the worker's
@@ -176,6 +176,20 @@ func lost(f backend.File, err error) error {
 		Code: comfy.OutputLost, NodeID: f.NodeID, Cause: err,
 		Message: fmt.Sprintf("the file %q of node %s could not be fetched whole: %v", f.Filename, f.NodeID, err),
 	}
+}
+
+// storeBody is an output that lies in the store. That it breaks off says nothing about the output.
+type storeBody struct {
+	io.ReadCloser
+	nodeID string
+}
+
+func (s *storeBody) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = &backend.Error{Code: comfy.Storage, Message: "the store broke off an output of node " + s.nodeID, NodeID: s.nodeID, Cause: err}
+	}
+	return n, err
 }
 
 // storing remembers an error of the source, so that it is not taken for one of the store.

@@ -158,6 +158,17 @@ func TestCollectNeverStoresABrokenFile(t *testing.T) {
 }
 
 func TestCollectTellsTheStoresFaultsFromTheBackends(t *testing.T) {
+	t.Run("a frame that the store holds", func(t *testing.T) {
+		b := newBench(t)
+		blob, err := b.store.PutHashed(t.Context(), "outputs/job-1/", bytes.NewReader(pngBytes(t, 8, 8)))
+		require.NoError(t, err)
+		b.store.cut = true
+		in := collectInput("x.png")
+		in.Outcome.Files[0].Blob = &blob
+		f, final := failure(t, b.do(t, comfy.ActivityCollect, in, nil))
+		require.Equal(t, comfy.Storage, f.Code)
+		require.False(t, final)
+	})
 	b := newBench(t)
 	raw := pngBytes(t, 8, 8)
 	b.served(raw, -1)

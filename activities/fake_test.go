@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	logtest "github.com/sirupsen/logrus/hooks/test"
@@ -46,6 +47,8 @@ type double struct {
 	// cancelErr is what Cancel fails with.
 	cancelErr error
 	released  []backend.Handle
+	// away is how often Release fails from now on.
+	away int
 }
 
 func (d *double) Pool() backend.Pool {
@@ -84,6 +87,9 @@ func (d *double) Release(_ context.Context, h backend.Handle, _ []backend.File) 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.released = append(d.released, h)
+	if d.away--; d.away >= 0 {
+		return errors.New("away")
+	}
 	return nil
 }
 
@@ -94,6 +100,7 @@ type memory struct {
 	mu    sync.Mutex
 	blobs map[string][]byte
 	err   error
+	cut   bool // what is read breaks off
 
 	touched []string
 }
@@ -120,6 +127,9 @@ func (m *memory) Open(_ context.Context, key string, _, _ int64) (io.ReadCloser,
 	b, ok := m.blobs[key]
 	if !ok {
 		return nil, fs.ErrNotExist
+	}
+	if m.cut {
+		return io.NopCloser(io.MultiReader(bytes.NewReader(b[:len(b)/2]), iotest.ErrReader(io.ErrUnexpectedEOF))), nil
 	}
 	return io.NopCloser(bytes.NewReader(b)), nil
 }

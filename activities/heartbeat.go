@@ -20,6 +20,9 @@ const (
 	// silence is the first of them that is sent without a handle: the SDK sends the very first one at once, which makes the
 	// handle durable, and holds the next ones back. An attempt that takes longer has to say that it lives all the same.
 	silence = 3
+	// secondLook is what an attempt that goes on with a prompt has to see whether that runs by now, before its time to start is over:
+	// it may have begun while nobody followed it.
+	secondLook = 30 * time.Second
 )
 
 // Heartbeat is what the Prompt activity says while it runs. The next attempt finds the prompt by it, and
@@ -46,6 +49,8 @@ type recorder struct {
 	mu    sync.Mutex
 	state Heartbeat
 	early bool // there was a heartbeat before the handle
+
+	inherited bool // an earlier attempt has handed the prompt over, or may have
 }
 
 // newRecorder goes on where the last attempt's heartbeats stopped, or those of an earlier activity. It publishes to l.
@@ -60,7 +65,16 @@ func newRecorder(ctx context.Context, s Store, l *live.Source, prefix string, ea
 		_ = activity.GetHeartbeatDetails(ctx, &r.state)
 	}
 	r.state.Live = l.URL()
+	r.inherited = r.state.Handle != nil || activity.GetInfo(ctx).Attempt > 1
 	return r
+}
+
+// startBy is when the time to start is over for this attempt.
+func (r *recorder) startBy(limit time.Time) time.Time {
+	if look := r.now().Add(secondLook); r.inherited && look.After(limit) {
+		return look
+	}
+	return limit
 }
 
 // Handle makes the handle durable. It is the activity's first heartbeat, which the SDK sends at once and waits for;

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/sirupsen/logrus"
 
 	"github.com/comfyd/comfyd/backend"
@@ -16,6 +17,8 @@ const (
 	janitorEvery = 2 * time.Second
 	// releaseTimeout bounds the clean-up of one job.
 	releaseTimeout = 30 * time.Second
+	// releaseAgain and releaseFor are the longest pause between two attempts of it, and how long it is tried at all.
+	releaseAgain, releaseFor = 10 * time.Minute, 24 * time.Hour
 )
 
 // cleanup is what one job has left on its backend.
@@ -26,6 +29,9 @@ type cleanup struct {
 	files    []backend.File
 	ended    bool // well: its outputs are to be collected
 	about    logs.About
+	// again are the pauses after failures, since the first one of which it goes on, and next is the end of this one; nil before.
+	again       *backoff.ExponentialBackOff
+	since, next time.Time
 }
 
 // janitor removes a job's files from its backend once the job is closed: not sooner, because an attempt whose result
@@ -63,26 +69,44 @@ func (j *janitor) sweep(ctx context.Context) {
 		todo = append(todo, c)
 	}
 	j.mu.Unlock()
+	away := map[string]bool{} // servers: one that is away would keep the others waiting for each of its jobs
 	for _, c := range todo {
 		if ctx.Err() != nil {
 			return
 		}
-		j.clean(ctx, c)
+		server := c.handle.Pool + " " + c.handle.Server
+		if !away[server] && !time.Now().Before(c.next) {
+			away[server] = !j.clean(ctx, c)
+		}
 	}
 }
 
-func (j *janitor) clean(ctx context.Context, c cleanup) {
+// clean fails where the backend does not answer, and is tried again then: what was to be stopped there may cost money.
+func (j *janitor) clean(ctx context.Context, c cleanup) (ok bool) {
 	ctx, done := context.WithTimeout(ctx, releaseTimeout)
 	defer done()
 	if closed, err := j.closed(ctx, c.workflow); err != nil || !closed {
-		return
+		return true
 	}
-	if err := c.backend.Release(ctx, c.handle, c.files); err != nil {
-		logs.In(logs.With(ctx, c.about), j.log).WithError(err).WithField(logs.CallID, c.workflow.WorkflowID).Warn("the job's files stay on the backend")
-	}
+	err := c.backend.Release(ctx, c.handle, c.files)
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err != nil {
+		log := logs.In(logs.With(ctx, c.about), j.log).WithError(err).WithField(logs.CallID, c.workflow.WorkflowID)
+		if c.again == nil {
+			log.Warn("what the job has left on the backend stays there for now")
+			c.again, c.since, c.ended = backoff.NewExponentialBackOff(), time.Now(), false // it is closed: its outputs are collected
+			c.again.InitialInterval, c.again.MaxInterval = janitorEvery, releaseAgain
+		}
+		if time.Since(c.since) < releaseFor {
+			c.next = time.Now().Add(c.again.NextBackOff())
+			j.todo[c.handle.PromptID] = c
+			return false
+		}
+		log.Warn("what the job has left on the backend stays there")
+	}
 	delete(j.todo, c.handle.PromptID)
+	return err == nil
 }
 
 // uncollected tells whether the files of a prompt that has ended well wait for their job's end.

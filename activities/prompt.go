@@ -23,6 +23,9 @@ const cancelTimeout = 15 * time.Second
 // the pauses of the retry policy grow with each attempt, and a job may see many workers go.
 const handOver = 50 * time.Millisecond
 
+// storeTries is how many attempts end because the store does not take the texts of a prompt that has ended well.
+const storeTries = 20
+
 // stopTimeout bounds one attempt of Stop.
 const stopTimeout = 25 * time.Second
 
@@ -89,7 +92,7 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 	}()
 	rec := newRecorder(run, a.o.Store, source, comfy.OutputPrefix(in.Job.ID), in.Earlier)
 	// To the very end: stopping a prompt takes longer than the heartbeat timeout.
-	defer rec.beat(limits{startBy: in.StartBy, deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})()
+	defer rec.beat(limits{startBy: rec.startBy(in.StartBy), deadline: in.Deadline, run: in.Placement.RunTimeout, stop: stop})()
 	p, err := a.prompt(ctx, in.Job, in.Submission, in.Fresh)
 	if err != nil {
 		return nil, err
@@ -111,10 +114,15 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 	switch {
 	case err == nil:
 		return a.collectAtOnce(run, b, in.Job, out), nil
+	case errors.Is(context.Cause(run), errStopping) && codeOf(err) == comfy.Timeout:
+		// The prompt has been interrupted because it showed no sign of life: the next attempt could not tell by whom.
 	case run.Err() != nil:
 		return nil, a.stopped(ctx, context.Cause(run), b, rec, in)
 	case handsBack(ctx, err):
 		return nil, again(err)
+	case out != nil && codeOf(err) == comfy.Storage && activity.GetInfo(ctx).Attempt < storeTries:
+		rec.last()
+		return nil, again(err) // the prompt has ended well, and is found again when the store is back
 	}
 	f := failureOf(err)
 	f.Ran = f.Ran || rec.running() // the last word of an earlier attempt, too
@@ -123,6 +131,14 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 		f.Again = true // an input could not be read: nothing has run yet
 	}
 	return nil, appError(f, err, temporal.ApplicationErrorOptions{NonRetryable: true})
+}
+
+func codeOf(err error) comfy.Code {
+	var be *backend.Error
+	if errors.As(err, &be) {
+		return be.Code
+	}
+	return ""
 }
 
 // unsent tells whether the error of a run says that its prompt was never handed over.

@@ -171,6 +171,43 @@ func TestPromptStopsAtItsLimits(t *testing.T) {
 	}
 }
 
+// TestPromptThatBeganMeanwhile: a prompt may have begun while nobody followed it. Who goes on with it sees that before it is
+// stopped because its time to start is over.
+func TestPromptThatBeganMeanwhile(t *testing.T) {
+	b := newBench(t)
+	h := backend.Handle{Pool: "url", Server: "http://gpu", PromptID: activities.PromptID(job, 1), JobID: "job-1", Submission: 1}
+	b.env.SetHeartbeatDetails(activities.Heartbeat{Handle: &h})
+	b.double.run = func(ctx context.Context, p *backend.Prompt, _ *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+		select { // its server is busy
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(2 * activities.HeartbeatEvery):
+		}
+		rec.Progress(backend.Update{Running: true})
+		return &backend.Outcome{Handle: handle(p)}, nil
+	}
+	in := promptInput()
+	in.StartBy = time.Now().Add(-time.Minute)
+	require.NoError(t, b.do(t, comfy.ActivityPrompt, in, nil))
+	require.Empty(t, b.double.canceled)
+}
+
+// TestPromptThatIsStalledAsItsWorkerStops: it has been interrupted by then, and whoever goes on with it could not tell by whom.
+func TestPromptThatIsStalledAsItsWorkerStops(t *testing.T) {
+	b := newBench(t)
+	stop := make(chan struct{})
+	b.env.SetWorkerStopChannel(stop)
+	b.double.run = func(ctx context.Context, p *backend.Prompt, _ *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+		require.NoError(t, rec.Handle(ctx, handle(p)))
+		close(stop)
+		<-ctx.Done()
+		return nil, &backend.Error{Code: comfy.Timeout, Ran: true, Message: "the prompt showed no sign of life"}
+	}
+	f, final := failure(t, b.do(t, comfy.ActivityPrompt, promptInput(), nil))
+	require.Equal(t, comfy.Timeout, f.Code)
+	require.True(t, final)
+}
+
 func TestPromptDetachesWhenItsWorkerStops(t *testing.T) {
 	for name, closed := range map[string]bool{"the job goes on": false, "the job is closed": true} {
 		t.Run(name, func(t *testing.T) {
@@ -320,6 +357,23 @@ func TestPromptKeepsItsOutcomeSmall(t *testing.T) {
 	f, final := failure(t, b.do(t, comfy.ActivityPrompt, promptInput(), nil))
 	require.Equal(t, comfy.InvalidWorkflow, f.Code)
 	require.True(t, final)
+}
+
+// TestStoreAwayAtTheEnd: a prompt has ended well, and the store does not take its text: the next attempt finds it again.
+func TestStoreAwayAtTheEnd(t *testing.T) {
+	b := newBench(t)
+	var last activities.Heartbeat
+	b.env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) { _ = details.Get(&last) })
+	b.store.err = errors.New("away")
+	b.double.run = func(ctx context.Context, p *backend.Prompt, _ *backend.Handle, rec backend.Recorder) (*backend.Outcome, error) {
+		require.NoError(t, rec.Handle(ctx, handle(p)))
+		rec.Progress(backend.Update{Running: true})
+		return &backend.Outcome{Handle: handle(p), Texts: []backend.Text{{NodeID: "1", Text: strings.Repeat("x", 9<<10)}}}, nil
+	}
+	f, final := failure(t, b.do(t, comfy.ActivityPrompt, promptInput(), nil))
+	require.Equal(t, comfy.Storage, f.Code)
+	require.False(t, final)
+	require.NotNil(t, last.Handle)
 }
 
 // TestPromptThatCannotBeStopped is told where it costs money, so that the job goes on trying.

@@ -40,6 +40,35 @@ func (b *buffer) String() string {
 	return b.text.String()
 }
 
+// TestLeavingBeforeTheCall: a prompt that was not handed to Modal when the context ended says so: the next attempt need not
+// bar it, and count it as lost.
+func TestLeavingBeforeTheCall(t *testing.T) {
+	w := newWorld(t, nil)
+	w.ready(w.b)
+	ctx, leave := context.WithCancel(w.ctx())
+	p := w.prompt(nil)
+	p.Inputs = []backend.Input{{Name: "a.png", Size: 1, SHA256: strings.Repeat("0", 64), Open: func(ctx context.Context) (io.ReadCloser, error) {
+		leave()
+		return nil, ctx.Err()
+	}}}
+	calls := w.m.Count("FunctionMap")
+	_, err := w.b.Run(ctx, p, nil, w.rec)
+	require.ErrorIs(t, err, context.Canceled)
+	var be *backend.Error
+	require.ErrorAs(t, err, &be)
+	require.True(t, be.Unsent)
+	require.Equal(t, calls, w.m.Count("FunctionMap"))
+
+	ctx, leave = context.WithCancel(w.ctx())
+	held := w.m.HoldAnswer(1, "FunctionMap")
+	defer held.Clear()
+	end := w.run(ctx, w.prompt(nil), nil)
+	require.NoError(t, held.Wait(w.ctx()))
+	leave()
+	require.ErrorAs(t, (<-end).err, &be)
+	require.False(t, be.Unsent, "Modal has it")
+}
+
 // TestUploadBreaksOff: the signed address to which inputs go stands in no error and in no log.
 func TestUploadBreaksOff(t *testing.T) {
 	var log buffer

@@ -33,6 +33,7 @@ type run struct {
 	plan  *comfyui.Plan
 	track *comfyui.Tracker
 
+	handed  bool // Modal has the prompt, or may have
 	started bool
 }
 
@@ -57,13 +58,22 @@ func (b *Backend) Run(ctx context.Context, p *backend.Prompt, h *backend.Handle,
 	r.c = dep.containers(variantOf(p, b.settings()))
 	paths := r.inputPaths()
 	if err := r.record(ctx); err != nil {
-		return nil, err
+		return nil, r.left(ctx, err)
 	}
 	if err := r.submit(ctx, paths); err != nil {
-		return nil, b.typed(ctx, err)
+		return nil, r.left(ctx, b.typed(ctx, err))
 	}
 	rec.Progress(backend.Update{Progress: comfy.Progress{NodesTotal: len(r.plan.Nodes)}})
 	return r.follow(ctx)
+}
+
+// left says of a prompt whose context has ended whether it was surely not handed over.
+func (r *run) left(ctx context.Context, err error) error {
+	var be *backend.Error
+	if ctx.Err() != nil && errors.As(err, &be) {
+		be.Unsent = !r.handed
+	}
+	return err
 }
 
 // attach goes on with a prompt of an earlier attempt.
@@ -146,6 +156,7 @@ func (r *run) submit(ctx context.Context, paths map[string]string) error {
 	fn, err := r.b.runMethod(ctx, r.c)
 	if err == nil {
 		r.h.CallID, err = r.b.spawn(ctx, fn, args, size)
+		r.handed = err == nil || errors.Is(err, errDoubt)
 	}
 	if err == nil {
 		r.c.taken()

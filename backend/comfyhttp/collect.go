@@ -115,7 +115,14 @@ func (r *run) lastEvents(ctx context.Context) error {
 			if err != nil || r.over || e.kind == "down" {
 				return err
 			}
+			if e.kind == "frame" {
+				wait.Reset(limit) // to store it has taken its time: the silence of the socket counts
+			}
 		case <-wait.C:
+			if len(r.sock.events) > 0 { // both were there, and what the socket holds comes first
+				wait.Reset(0)
+				continue
+			}
 			r.frames.gap = true
 			return nil
 		case <-ctx.Done():

@@ -188,6 +188,9 @@ func (b *Backend) fitting(ctx context.Context, p *backend.Prompt) ([]*server, er
 	if len(fit) == 0 && refused != nil {
 		since := time.Now().Add(-b.t.catalogFresh)
 		b.each(func(s *server) error { return s.refresh(ctx, since) })
+		if ctx.Err() != nil { // what is known is no newer than before
+			return nil, backend.Detached(ctx)
+		}
 		fit, refused = b.check(p)
 	}
 	switch {

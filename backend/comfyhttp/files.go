@@ -91,13 +91,17 @@ func (f *fileBody) Close() error {
 }
 
 // Release implements [backend.Backend]. It touches the job's own inputs, and those of the files that were written
-// while its prompt ran: a node may list any file, another job's too, and a name may have been given anew since.
+// while its prompt ran: a node may list any file, another job's too, and a name may have been given anew since. A prompt
+// that is not known to have ended may wait still, where a cancel could not reach ComfyUI: it is taken out of the queue.
 func (b *Backend) Release(ctx context.Context, h backend.Handle, files []backend.File) error {
 	s := b.find(h.Server)
 	if s == nil {
 		return nil // nobody can reach it any more
 	}
 	errs := []error{b.removeInputs(ctx, s, h)}
+	if h.PromptID != "" && h.To.IsZero() {
+		errs = append(errs, s.dequeue(ctx, h.PromptID))
+	}
 	if len(files) > 0 {
 		errs = append(errs, b.removeOutputs(ctx, s, h, files))
 	}

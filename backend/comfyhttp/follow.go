@@ -41,7 +41,7 @@ func (r *run) follow(ctx context.Context, doubtful bool) (*backend.Outcome, erro
 				return nil, backend.Detached(ctx)
 			}
 			if err := r.event(ctx, e); err != nil {
-				return nil, r.left(ctx, err)
+				return nil, r.abandon(ctx, r.left(ctx, err))
 			}
 			switch {
 			case r.over:
@@ -71,6 +71,20 @@ func (r *run) follow(ctx context.Context, doubtful bool) (*backend.Outcome, erro
 			poll.Reset(wait)
 		}
 	}
+}
+
+// abandon stops a prompt that nobody goes on with, because what it has made could not be kept, and returns why. One whose
+// context has ended is others' business.
+func (r *run) abandon(ctx context.Context, why error) error {
+	if ctx.Err() != nil {
+		return why
+	}
+	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), r.s.t.giveUp)
+	defer done()
+	if err := r.s.stop(ctx, r.h.PromptID); err != nil {
+		r.log.WithError(err).Warn("a prompt whose output could not be stored could not be stopped")
+	}
+	return why
 }
 
 func (r *run) tell() {

@@ -2,16 +2,20 @@ package comfyhttp
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"image/jpeg"
 	"image/png"
+	"io"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/comfyd/comfyd/backend"
+	"github.com/comfyd/comfyd/backend/backendtest"
 	"github.com/comfyd/comfyd/comfy"
 )
 
@@ -146,9 +150,27 @@ func TestSocketNodes(t *testing.T) {
 	t.Run("the store fails", func(t *testing.T) {
 		f := setup(t, nil)
 		f.rec.StoreErr = errors.New("disk full")
-		e := f.fails(f.run(f.prompt(sockets("SaveImageWebsocket", 1)), nil), comfy.Storage)
-		require.ErrorIs(t, e, f.rec.StoreErr)
+		gate := f.s.Hold("SaveImage")
+		graph := strings.TrimSuffix(sockets("SaveImageWebsocket", 1), "}") + `,"95":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"x"}}}`
+		end := f.run(f.prompt(graph), nil)
+		f.s.Await("an interruption: nobody goes on with it", func() bool { return len(f.s.Interrupts()) > 0 })
+		gate.Open()
+		require.ErrorIs(t, f.fails(end, comfy.Storage), f.rec.StoreErr)
 	})
+	t.Run("the store is slow", func(t *testing.T) { // what the socket holds is not missed, however long it takes to store it
+		f := setup(t, func(_ *Options, tm *timing) { tm.frames, tm.pollFirst = 200*time.Millisecond, time.Millisecond })
+		out, err := f.b.Run(t.Context(), f.prompt(sockets("SaveImageWebsocket", 20)), nil, slowRecorder{f.rec})
+		require.NoError(t, err)
+		require.Len(t, out.Files, 20)
+	})
+}
+
+// slowRecorder takes its time to store.
+type slowRecorder struct{ *backendtest.Recorder }
+
+func (s slowRecorder) Store(ctx context.Context, in io.Reader) (comfy.Blob, error) {
+	<-time.After(50 * time.Millisecond)
+	return s.Recorder.Store(ctx, in)
 }
 
 // TestBlocked: a node's message that its output is blocked comes by socket only, beside a success.

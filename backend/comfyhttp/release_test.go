@@ -81,6 +81,30 @@ func TestReleaseByRemover(t *testing.T) {
 	require.Equal(t, []string{"solid_00001_.png"}, slices.Collect(maps.Keys(f.s.Files("output"))))
 }
 
+// TestReleaseOfWhatWaits: a prompt that a cancel could not take out of the queue does not run for a job that is over.
+func TestReleaseOfWhatWaits(t *testing.T) {
+	f := setup(t, nil)
+	gate := f.s.Hold("EmptyImage")
+	first := f.run(f.prompt(solid(1)), nil)
+	gate.Reached()
+	f.rec = newRecorder()
+	p := f.prompt(solid(2))
+	ctx, leave := context.WithCancel(t.Context())
+	end := make(chan error, 1)
+	go func() {
+		_, err := f.b.Run(ctx, p, nil, f.rec)
+		end <- err
+	}()
+	f.s.Await("a prompt that waits", func() bool { return f.s.Waiting() == 1 })
+	leave()
+	require.ErrorIs(t, <-end, context.Canceled)
+	require.NoError(t, f.b.Release(t.Context(), f.rec.Handles()[0], nil))
+	require.Zero(t, f.s.Waiting())
+	gate.Open()
+	f.succeeds(first)
+	require.Zero(t, f.s.Runs(p.ID))
+}
+
 // TestReleaseKeepsOthersFiles: a node may list any file, and a name may have been given anew.
 func TestReleaseKeepsOthersFiles(t *testing.T) {
 	f := setup(t, nil)

@@ -2,6 +2,7 @@ package comfyhttp
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log"
 	"net/http"
@@ -59,6 +60,9 @@ func TestReadyAsksNobody(t *testing.T) {
 	f.b.t.catalogFresh = 0
 	errorOf(t, f.b.Ready(t.Context(), later), comfy.InvalidWorkflow)
 	require.Equal(t, asked+1, f.s.Requests("GET /object_info"))
+	over, end := context.WithCancel(t.Context())
+	end()
+	require.ErrorIs(t, f.b.Ready(over, later), context.Canceled, "who could not ask knows nothing new")
 	f.s.AddOutput("InstalledLater", map[string]any{"text": []any{"x"}})
 	require.NoError(t, f.b.Ready(t.Context(), later))
 	f.succeeds(f.run(later, nil))
