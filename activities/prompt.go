@@ -114,13 +114,13 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 	switch {
 	case err == nil:
 		return a.collectAtOnce(run, b, in.Job, out), nil
-	case errors.Is(context.Cause(run), errStopping) && codeOf(err) == comfy.Timeout:
+	case errors.Is(context.Cause(run), errStopping) && failureOf(err).Code == comfy.Timeout:
 		// The prompt has been interrupted because it showed no sign of life: the next attempt could not tell by whom.
 	case run.Err() != nil:
 		return nil, a.stopped(ctx, context.Cause(run), b, rec, in)
 	case handsBack(ctx, err):
 		return nil, again(err)
-	case out != nil && codeOf(err) == comfy.Storage && activity.GetInfo(ctx).Attempt < storeTries:
+	case out != nil && failureOf(err).Code == comfy.Storage && activity.GetInfo(ctx).Attempt < storeTries:
 		rec.last()
 		return nil, again(err) // the prompt has ended well, and is found again when the store is back
 	}
@@ -131,14 +131,6 @@ func (a *Activities) Prompt(ctx context.Context, in PromptInput) (*Prompted, err
 		f.Again = true // an input could not be read: nothing has run yet
 	}
 	return nil, appError(f, err, temporal.ApplicationErrorOptions{NonRetryable: true})
-}
-
-func codeOf(err error) comfy.Code {
-	var be *backend.Error
-	if errors.As(err, &be) {
-		return be.Code
-	}
-	return ""
 }
 
 // unsent tells whether the error of a run says that its prompt was never handed over.

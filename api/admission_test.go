@@ -54,9 +54,7 @@ func TestNobodyIsRefusedForAJobCountedTwice(t *testing.T) {
 	h := newHarness(t, bounded(100, 3))
 	h.submitted()
 	hold := make(chan struct{})
-	h.temporal.mu.Lock()
-	h.temporal.holdCount = hold
-	h.temporal.mu.Unlock()
+	h.temporal.holdCounts(hold)
 	before := h.temporal.counts.Load()
 	answered := make(chan error)
 	go func() { answered <- h.server.admission.of("a")[1].probe.again(h.server) }()
@@ -158,9 +156,7 @@ func TestFarFromTheBoundNobodyWaits(t *testing.T) {
 	})
 	h.submitted()
 	hold := make(chan struct{})
-	h.temporal.mu.Lock()
-	h.temporal.holdCount = hold
-	h.temporal.mu.Unlock()
+	h.temporal.holdCounts(hold)
 	before := h.temporal.counts.Load()
 	h.submitted()
 	require.Eventually(t, func() bool { return h.temporal.counts.Load() > before }, 30*time.Second, time.Millisecond, "it is renewed meanwhile")
@@ -185,22 +181,17 @@ func TestASlowCountStillBounds(t *testing.T) {
 		s.admission.all.probe.patience, s.admission.all.probe.fresh = 20*time.Millisecond, time.Nanosecond
 	}, bounded(1, 10))
 	hold := make(chan struct{})
-	slow := func(c chan struct{}) {
-		h.temporal.mu.Lock()
-		defer h.temporal.mu.Unlock()
-		h.temporal.holdCount = c
-	}
 	h.temporal.set("elsewhere", newRun("elsewhere", "ComfyUIWorkflow"))
-	slow(hold)
+	h.temporal.holdCounts(hold)
 	p := h.server.admission.all.probe
 	require.ErrorIs(t, p.now(h.server), errNoAnswerYet)
-	slow(nil)
+	h.temporal.holdCounts(nil)
 	close(hold)
 	require.Eventually(t, func() bool { return p.now(h.server) == nil }, 30*time.Second, time.Millisecond)
 	hold = make(chan struct{})
 	defer close(hold)
 	require.Equal(t, 429, h.submit(small).status) // and the tenant's own bound has been counted
-	slow(hold)
+	h.temporal.holdCounts(hold)
 	h.requireError(h.submit(small), 429, CodeRateLimited)
 }
 

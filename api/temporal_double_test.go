@@ -131,6 +131,13 @@ func (f *fakeTemporal) all() []*fakeRun {
 	return slices.Collect(maps.Values(f.runs))
 }
 
+// holdCounts makes counts wait for a channel from now on; for none, where it is nil.
+func (f *fakeTemporal) holdCounts(hold chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.holdCount = hold
+}
+
 // CountWorkflow counts the open runs, of the tenant that the query names where it names one.
 func (f *fakeTemporal) CountWorkflow(ctx context.Context, q *workflowservice.CountWorkflowExecutionsRequest) (*workflowservice.CountWorkflowExecutionsResponse, error) {
 	f.counts.Add(1)
